@@ -1,0 +1,198 @@
+"""Fields of records -> Arrow columns of their own types.
+
+The rows of one event have the same layout: a column is one pass that gathers words at a fixed distance from where each record starts.
+Numbers that do not lie at whole words (kprobe arguments are packed) are shifted together out of the words they touch. What does not
+fit into a record, in a damaged file, is null.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from .eventformat import Field
+from .gather import SIGNED, UNSIGNED, number_of
+from .loops import loop
+
+Array = npt.NDArray[Any]
+
+#: Arrow's strings and lists count their bytes and elements in 31 bits: longer columns are made of several chunks.
+_MOST_IN_CHUNK: Final = (1 << 31) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The records of one event, in the order of the trace.
+
+    Attributes:
+        words: uint32, what the records lie in.
+        starts: uint32 or int64, the word where each payload starts.
+        lengths: int64, bytes of each payload.
+    """
+
+    words: Array
+    starts: Array
+    lengths: Array
+
+
+def is_number(field: Field) -> bool:
+    """Whether a field is one number, at the same place of each record."""
+    return field.element == 0 and field.place == "here" and field.size in UNSIGNED
+
+
+def number_column(values: Array, field: Field, absent: Array | None = None) -> pa.Array:
+    """Gathered numbers as a column of the field's type: (u)int8..(u)int64."""
+    return pa.array(values.view(SIGNED[field.size]) if field.signed else values, mask=absent)
+
+
+def column(rows: Rows, field: Field) -> pa.Array | pa.ChunkedArray:
+    """The column of a field whose place is not the same in all records, or that some records are too short for."""
+    if is_number(field):
+        values, absent = numbers(rows, field.offset, field.size)
+        return number_column(values, field, absent)
+    places, sizes, absent = _spans(rows, field)
+    make = _strings if field.is_string else _lists
+    return make(rows.words.view(np.uint8), places, sizes, absent, field)
+
+
+def numbers(rows: Rows, offset: int, size: int) -> tuple[Array, Array | None]:
+    """Unsigned numbers of `size` bytes (1, 2, 4, 8) at `offset`, and which rows are too short to have one (None: none is)."""
+    absent = rows.lengths < offset + size
+    starts = rows.starts[~absent].astype(np.int64) + offset // 4
+    words = [rows.words[starts + i] for i in range((offset % 4 + size + 3) // 4)]
+    if offset % 4 == 0 and size == 8:
+        words = [np.stack(words, axis=1).reshape(-1)]
+    present = number_of(offset, size, words)
+    if present.size == absent.size:
+        return present, None
+    values = np.zeros(absent.size, UNSIGNED[size])
+    values[~absent] = present
+    return values, absent
+
+
+def looked_up(values: Array, keys: Array) -> Array:
+    """values[keys] (int32), and 0 for keys outside."""
+    out = np.empty(keys.size, np.int32)
+    if keys.size:
+        look_up.run(keys.size, values, keys, out)
+    return out
+
+
+@loop
+def look_up(values: Array, keys: Array, out: Array) -> None:
+    """Write the value of each key to `out`, 0 for keys outside."""
+    size = len(values)
+    for row in range(len(keys)):
+        key = keys[row]
+        out[row] = values[key] if 0 <= key < size else 0
+
+
+def _spans(rows: Rows, field: Field) -> tuple[Array, Array, Array | None]:
+    """First byte, size in bytes and absence of a field of any length, clamped into each record."""
+    lengths = rows.lengths
+    absent: Array | None = None
+    if field.place in ("here", "rest"):
+        offsets = np.full(rows.starts.size, field.offset, np.int64)
+        if field.place == "rest":
+            sizes = lengths - field.offset
+        else:
+            sizes = np.full(rows.starts.size, field.size, np.int64)
+            absent = lengths < field.offset + field.size
+    elif field.size in (2, 4):
+        described, absent = numbers(rows, field.offset, field.size)
+        offsets = (described & 0xFFFF).astype(np.int64)
+        # Descriptors of two bytes, of kernels before 2.6.32, hold the offset alone.
+        sizes = (described >> 16).astype(np.int64) if field.size == 4 else lengths
+        if field.place == "rel_loc":
+            offsets += field.offset + field.size
+    else:
+        offsets, sizes, absent = lengths, lengths * 0, lengths >= 0
+    offsets = np.minimum(offsets, lengths)
+    sizes = np.clip(sizes, 0, lengths - offsets)
+    if absent is not None:
+        if absent.any():
+            sizes[absent] = 0
+        else:
+            absent = None
+    return rows.starts.astype(np.int64) * 4 + offsets, sizes, absent
+
+
+def _strings(data: Array, places: Array, sizes: Array, absent: Array | None, _: Field) -> pa.Array | pa.ChunkedArray:
+    until_nul = np.empty(sizes.size, np.int64)
+    measure.run(int(sizes.sum()) // 16, data, places, sizes, until_nul)
+    chunks = []
+    for rows in _chunks(until_nul):
+        offsets, packed = _packed(data, places[rows], until_nul[rows])
+        validity = None if absent is None else pa.py_buffer(np.packbits(~absent[rows], bitorder="little"))
+        buffers = [validity, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(packed)]
+        chunks.append(_decoded(offsets.size - 1, buffers, packed))
+    return chunks[0] if len(chunks) == 1 else pa.chunked_array(chunks, pa.string())
+
+
+def _decoded(rows: int, buffers: list[pa.Buffer | None], packed: Array) -> pa.Array:
+    if packed.size == 0 or packed.max() < 0x80:
+        return pa.Array.from_buffers(pa.string(), rows, buffers)
+    # Names come again and again: each is decoded once.
+    names = pa.Array.from_buffers(pa.binary(), rows, buffers).dictionary_encode()
+    decoded = pa.array([name.decode("utf-8", "replace") for name in names.dictionary.to_pylist()], pa.string())
+    return decoded.take(names.indices)
+
+
+def _lists(data: Array, places: Array, sizes: Array, absent: Array | None, field: Field) -> pa.Array | pa.ChunkedArray:
+    element = field.element or 1
+    whole = sizes // element * element
+    chunks = []
+    for rows in _chunks(whole):
+        offsets, packed = _packed(data, places[rows], whole[rows])
+        values = pa.array(packed.view((SIGNED if field.signed else UNSIGNED)[element]))
+        ends = pa.array((offsets // element).astype(np.int32))
+        mask = None if absent is None else pa.array(absent[rows])
+        chunks.append(pa.ListArray.from_arrays(ends, values, mask=mask))
+    return chunks[0] if len(chunks) == 1 else pa.chunked_array(chunks)
+
+
+def _chunks(sizes: Array) -> list[slice]:
+    """Stretches of rows with no more bytes than a chunk holds; one, but for columns of gigabytes."""
+    ends = np.cumsum(sizes)
+    if not ends.size or ends[-1] <= _MOST_IN_CHUNK:
+        return [slice(0, sizes.size)]
+    cuts = [0]
+    while cuts[-1] < sizes.size:
+        used = ends[cuts[-1] - 1] if cuts[-1] else 0
+        cuts.append(int(np.searchsorted(ends, used + _MOST_IN_CHUNK, "right")))
+    return [slice(begin, end) for begin, end in itertools.pairwise(cuts)]
+
+
+def _packed(data: Array, places: Array, sizes: Array) -> tuple[Array, Array]:
+    """The bytes of all rows one after the other (uint8), and where each starts in them (int64, one more than rows)."""
+    offsets = np.zeros(sizes.size + 1, np.int64)
+    np.cumsum(sizes, out=offsets[1:])
+    packed = np.empty(int(offsets[-1]), np.uint8)
+    if packed.size:
+        pack.run(places.size, data, places, offsets, packed)
+    return offsets, packed
+
+
+@loop
+def measure(data: Array, places: Array, sizes: Array, out: Array) -> None:
+    """Write to `out` how many bytes there are before a NUL, at most `sizes`, from each place on."""
+    for row in range(len(places)):
+        at = places[row]
+        end = at + sizes[row]
+        while at < end and data[at]:
+            at += 1
+        out[row] = at - places[row]
+
+
+@loop
+def pack(data: Array, places: Array, offsets: Array, out: Array) -> None:
+    """Copy the bytes of each row to `out`, from offsets[row] up to offsets[row + 1]."""
+    for row in range(len(places)):
+        at = places[row]
+        size = offsets[row + 1] - offsets[row]
+        out[offsets[row] : offsets[row] + size] = data[at : at + size]

@@ -1,0 +1,107 @@
+"""Sequential loops over arrays, compiled by numba when the input is large enough to pay for it.
+
+A loop is a plain Python function over one-dimensional NumPy arrays, named tuples of such, and integers. `loop` marks one that is called from outside,
+`part` marks a function that loops call. Small inputs run the function as it is, so that a short trace waits for no compiler and
+numba is not even imported; larger ones run the same source compiled, with bounds checks, cached on disk. Both ways must give equal
+results: loops take int64 arrays and integers only where arithmetic is done, because NumPy scalars, Python integers and compiled
+code differ on mixed signs and on overflow.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, Generic, Literal, ParamSpec, TypeVar, cast
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+#: Below this many items the interpreter is done before numba is imported and a cached loop is loaded (about 0.7 s).
+COMPILE_FROM: Final = 20_000
+
+#: `auto` decides by the size of the input; the tests force one way or the other through the environment.
+Mode = Literal["auto", "compiled", "python"]
+
+_parts: list[Callable[..., Any]] = []
+_registered: set[Callable[..., Any]] = set()
+
+
+def mode() -> Mode:
+    """How loops run: `$TRACETOOL_LOOPS`, one of `auto`, `compiled`, `python`; anything else counts as `auto`."""
+    wanted = os.environ.get("TRACETOOL_LOOPS", "auto")
+    return cast("Mode", wanted) if wanted in ("compiled", "python") else "auto"
+
+
+def part(function: Callable[P, R]) -> Callable[P, R]:
+    """Mark a function that compiled loops may call; called from Python it stays what it is."""
+    _parts.append(function)
+    return function
+
+
+class Loop(Generic[P, R]):
+    """A loop over arrays; call it with the number of items first: `scan.run(len(data), data, out)`."""
+
+    def __init__(self, function: Callable[P, R], nogil: bool) -> None:
+        self.python = function
+        self._nogil = nogil
+        functools.update_wrapper(self, function)
+
+    @functools.cached_property
+    def compiled(self) -> Callable[P, R]:
+        """The loop as machine code; compiled, or loaded from the cache, on first use."""
+        numba = _numba()
+        options = {"boundscheck": True, "cache": True, "nogil": self._nogil}
+        return cast("Callable[P, R]", numba.njit(self.python, **options))
+
+    def run(self, items: int, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run over `items` items (a size that decides, not an argument) and return what the function returns."""
+        way = mode()
+        if way == "compiled" or (way == "auto" and items >= COMPILE_FROM):
+            return self.compiled(*args, **kwargs)
+        return self.python(*(_plain(a) for a in args), **kwargs)  # type: ignore[arg-type]
+
+
+def loop(function: Callable[P, R]) -> Loop[P, R]:
+    """Mark a loop; it runs without the interpreter's lock when compiled."""
+    return Loop(function, nogil=True)
+
+
+def _plain(value: Any) -> Any:
+    # Indexing a memoryview gives and takes Python integers, four times as fast as NumPy scalars and without their overflow.
+    if hasattr(value, "__array_interface__") and value.size:
+        return memoryview(value)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_plain(v) for v in value))
+    return value
+
+
+def _numba() -> Any:
+    """Import numba with its cache in a folder of this very source: numba notices no change in a function that a loop calls."""
+    import numba
+    import numba.extending
+
+    numba.config.CACHE_DIR = str(_cache_folder())
+    for function in _parts:
+        if function not in _registered:
+            _registered.add(function)
+            numba.extending.register_jitable(boundscheck=True)(function)
+    return numba
+
+
+@functools.cache
+def _cache_folder() -> Path:
+    digest = hashlib.sha256()
+    for function in _parts:
+        stat = os.stat(function.__code__.co_filename)
+        digest.update(f"{function.__code__.co_filename}:{stat.st_mtime_ns}:{stat.st_size}\n".encode())
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    folder = Path(base) / "tracetool" / "loops" / digest.hexdigest()[:16]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        folder = Path(tempfile.mkdtemp(prefix="tracetool-loops-"))
+    return folder

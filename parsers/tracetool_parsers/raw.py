@@ -1,0 +1,270 @@
+"""RawTrace: a recorded trace as one Arrow table an event, decoded when asked for."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from .errors import UnknownEvent
+from .eventformat import Common, EventFormat, Field, bare_names
+from .fields import Rows, column, is_number, looked_up, number_column
+from .gather import Gathered, gather_numbers
+from .loading import Loaded
+from .merge import Order, order_of, rows_of
+
+Array = npt.NDArray[Any]
+
+#: Fields that kprobes add to what the user asked for: in a table only when named.
+PROBE_FIELDS: Final = frozenset(("__probe_ip", "__probe_func", "__probe_ret_ip"))
+_UNKNOWN_NAME: Final = "<...>"
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """What a trace says of itself.
+
+    Attributes:
+        path: the file.
+        format: "trace.dat v7".
+        kernel: release of the recorded kernel ("6.1.0-53-amd64"), None where the file does not say.
+        uname: system, host, release and machine as recorded, None where the file does not say.
+        clock: the trace clock ("global", "mono"), None where the file does not say.
+        cpus: number of CPUs.
+        codec: "none", "zlib" or "zstd".
+        page_size: bytes of a sub-buffer.
+        writer: version of the program that wrote the file, None where it does not say.
+        buffers: names of the ring buffer instances that the file has; "" is the top one.
+        cmdlines: thread id -> the command name that was saved for it.
+        hypervisor: None: not told by the formats that are read.
+        notes: what a user should know: options that were skipped, damage with its byte offset (once events were read).
+    """
+
+    path: str
+    format: str
+    kernel: str | None
+    uname: str | None
+    clock: str | None
+    cpus: int
+    codec: str
+    page_size: int
+    writer: str | None
+    buffers: tuple[str, ...]
+    cmdlines: Mapping[int, str]
+    hypervisor: str | None
+    notes: tuple[str, ...]
+
+
+class RawTrace:
+    """The events of a trace, by name.
+
+    Nothing but metadata is read before the first question about events; then all records are found in one pass, and fields are
+    decoded for the events that are asked for.
+
+    Tables have the columns `ts` (int64, ns of the trace clock), `cpu` (int32), `tid` (int32, the thread: `common_pid`), `comm`
+    (dictionary of strings: the name saved for the thread, "<...>" where none is, "<idle>" for 0), `buffer` (dictionary of strings;
+    only when several buffers are read), then the event's own fields: integers with the kernel's width and sign (pointers are uint64),
+    strings, and lists of integers. A field called like one of those columns has `_field` after its name (`comm_field`). A field that
+    does not fit into its record is null. Rows are in the order of the trace: by time, of equal times by buffer and CPU; each CPU's
+    own order is kept.
+
+    Example:
+        >>> trace = open_trace("trace.dat")                                     # doctest: +SKIP
+        >>> trace.table("mm_page_alloc", ["pfn", "order"]).to_pandas()          # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        metadata: Metadata,
+        formats: Sequence[EventFormat],
+        common: Common,
+        load: Callable[[], Loaded],
+    ) -> None:
+        """Made by `open_trace`; `load` finds the records and is called once, at the first question about events."""
+        self._metadata = metadata
+        self._formats = bare_names(formats)
+        self._by_id = {event.id: name for name, event in self._formats.items()}
+        self._by_full_name = {event.full_name: name for name, event in self._formats.items()}
+        self._common = common
+        self._load = load
+
+    @property
+    def metadata(self) -> Metadata:
+        """What the trace says of itself; notes on damaged event data are in it once events were read."""
+        if "_loaded" in self.__dict__:
+            return replace(self._metadata, notes=(*self._metadata.notes, *self._loaded.notes))
+        return self._metadata
+
+    @property
+    def losses(self) -> pa.Table:
+        """What was lost: `cpu` int32, `from_ns`, `to_ns` int64 (null: no event there), `events` int64 (null: unknown), `source`.
+
+        `source` is one of "sub-buffer flag", "truncated file", "damaged sub-buffer", "damaged record", "damaged time stamp",
+        "damaged chunk", "cpustat overrun", "cpustat commit overrun", "cpustat dropped events".
+        """
+        return self._loaded.losses
+
+    def event_names(self) -> list[str]:
+        """Names of the events that occur, sorted: the bare name, `system:event` where two systems share one, `unknown:ID`."""
+        return sorted(self.counts())
+
+    def formats(self) -> Mapping[str, EventFormat]:
+        """Every event that the file has a format of, by the same names, also those that never occur."""
+        return dict(self._formats)
+
+    def counts(self) -> dict[str, int]:
+        """How often each event occurs, without those that do not."""
+        counts = self._loaded.records.found.counts
+        return {self._name_of(number): int(counts[number]) for number in np.flatnonzero(counts).tolist()}
+
+    def span(self) -> tuple[int, int] | None:
+        """The least and the greatest time stamp (ns), None in a trace without events."""
+        times = self._loaded.records.found.times
+        return (int(times.min()), int(times.max())) if times.size else None
+
+    def table(self, name: str, fields: Sequence[str] | None = None) -> pa.Table:
+        """All records of one event.
+
+        Args:
+            name: bare or `system:event`; an event that has a format and never occurs gives no rows.
+            fields: columns of the event's own fields that are wanted, in that order; None: all but those that kprobes add
+                (`__probe_ip`, `__probe_func`, `__probe_ret_ip`).
+
+        Raises:
+            UnknownEvent: the trace has no such event, or the event no such field.
+        """
+        return self._decoded([(name, fields)])[0]
+
+    def tables(self, names: Iterable[str]) -> dict[str, pa.Table]:
+        """The tables of several events, by the names they were asked for: decoded in one pass, faster than one by one.
+
+        The tables share memory, which stays as long as one of them is in use.
+
+        Raises:
+            UnknownEvent: as `table`.
+        """
+        wanted = list(dict.fromkeys(names))
+        return dict(zip(wanted, self._decoded([(name, None) for name in wanted]), strict=True))
+
+    def positions(self, name: str) -> npt.NDArray[np.int64]:
+        """For each row of `table(name)` its place in the order of all events of the trace: int64, counted from 0.
+
+        Raises:
+            UnknownEvent: as `table`.
+        """
+        number, _ = self._fields_of(name, ())
+        found, order = self._loaded.records.found, self._order
+        return order.places[rows_of(number, found, order)].astype(np.int64)
+
+    def timeline(self) -> pa.Table:
+        """All events in the order of the trace: `ts` int64 ns, `cpu` int32, `tid` int32, `event` (dictionary of strings)."""
+        records, order = self._loaded.records, self._order
+        found = records.found
+        used = np.flatnonzero(found.counts)
+        dense = np.zeros(found.counts.size, np.int32)
+        dense[used] = np.arange(used.size, dtype=np.int32)
+        tids = self._loaded.words[found.starts.astype(np.int64) + self._common.pid_at // 4].view(np.int32)
+        cpus = np.repeat(self._cpus, np.diff(records.bounds))
+        ordered = {}
+        for name, values in (("ts", found.times), ("cpu", cpus), ("tid", tids), ("event", dense[found.ids])):
+            ordered[name] = np.empty_like(values)
+            ordered[name][order.places] = values
+        names = pa.array([self._name_of(number) for number in used.tolist()], pa.string())
+        event = pa.DictionaryArray.from_arrays(pa.array(ordered.pop("event")), names)
+        return pa.table({name: pa.array(values) for name, values in ordered.items()} | {"event": event})
+
+    @functools.cached_property
+    def _loaded(self) -> Loaded:
+        return self._load()
+
+    @functools.cached_property
+    def _order(self) -> Order:
+        return order_of(self._loaded.records)
+
+    @functools.cached_property
+    def _cpus(self) -> Array:
+        """The CPU of each stream."""
+        return np.array([stream.cpu for stream in self._loaded.streams], np.int32)
+
+    def _decoded(self, wanted: Sequence[tuple[str, Sequence[str] | None]]) -> list[pa.Table]:
+        """The tables of events, with the fields that are wanted (None: as `table` says)."""
+        asked = [self._fields_of(name, fields) for name, fields in wanted]
+        loaded = self._loaded
+        shortest = loaded.records.found.shortest
+        whole = {
+            number: [field for field in (self._common.tid, *own) if is_number(field) and field.offset + field.size <= shortest[number]]
+            for number, own in asked
+        }
+        places = [(number, [(field.offset, field.size) for field in fields]) for number, fields in whole.items()]
+        gathered = dict(zip(whole, gather_numbers(loaded.words, loaded.records, self._order, self._cpus, places), strict=True))
+        return [self._table(number, own, whole[number], gathered[number]) for number, own in asked]
+
+    def _table(self, number: int, own: list[Field], whole: list[Field], gathered: Gathered) -> pa.Table:
+        """One table: the header columns, the numbers that were gathered, and what is not at the same place of every record."""
+        found, words = self._loaded.records.found, self._loaded.words
+        made = {field.column: number_column(values, field) for field, values in zip(whole, gathered.numbers, strict=True)}
+        columns = {
+            "ts": pa.array(gathered.times),
+            "cpu": pa.array(gathered.cpus),
+            "tid": made["tid"],
+            "comm": self._comm(gathered.numbers[0]),
+        }
+        several = len({stream.buffer for stream in self._loaded.streams}) > 1
+        others = [field for field in own if field.column not in made]
+        if several or others:
+            chosen = rows_of(number, found, self._order)
+            rows = Rows(words, found.starts[chosen], found.lengths[chosen].astype(np.int64))
+            if several:
+                columns["buffer"] = self._buffer(rows.starts)
+            made |= {field.column: column(rows, field) for field in others}
+        return pa.table(columns | {field.column: made[field.column] for field in own})
+
+    def _buffer(self, starts: Array) -> pa.DictionaryArray:
+        """The buffers of records that start at those words: the streams lie apart."""
+        streams = sorted(self._loaded.streams, key=lambda stream: (stream.begin, stream.end))
+        names = list(dict.fromkeys(stream.buffer for stream in self._loaded.streams))
+        begins = np.array([stream.begin for stream in streams], np.int64)
+        numbers = np.array([names.index(stream.buffer) for stream in streams], np.int32)
+        return pa.DictionaryArray.from_arrays(pa.array(numbers[np.searchsorted(begins, starts, "right") - 1]), pa.array(names))
+
+    @functools.cached_property
+    def _names(self) -> tuple[Array, pa.Array]:
+        """For each thread id up to the greatest that has a name the number of its name; and the names, the first for all others."""
+        named = {0: "<idle>", **{tid: name for tid, name in self._metadata.cmdlines.items() if tid}}
+        names = [_UNKNOWN_NAME, *dict.fromkeys(named.values())]
+        numbered = {name: number for number, name in enumerate(names)}
+        lookup = np.zeros(max(named) + 1, np.int32)
+        for tid, name in named.items():
+            lookup[tid] = numbered[name]
+        return lookup, pa.array(names, pa.string())
+
+    def _comm(self, tids: Array) -> pa.DictionaryArray:
+        lookup, names = self._names
+        return pa.DictionaryArray.from_arrays(pa.array(looked_up(lookup, tids.view(np.int32))), names)
+
+    def _name_of(self, number: int) -> str:
+        return self._by_id.get(number, f"unknown:{number}")
+
+    def _fields_of(self, name: str, wanted: Sequence[str] | None) -> tuple[int, list[Field]]:
+        known = name if name in self._formats else self._by_full_name.get(name)
+        if known is None:
+            return self._unknown(name), []
+        event = self._formats[known]
+        if wanted is None:
+            return event.id, [field for field in event.fields if field.name not in PROBE_FIELDS]
+        columns = {field.column: field for field in event.fields}
+        for column_name in wanted:
+            if column_name not in columns:
+                raise UnknownEvent.among(f"field of {known}", column_name, columns, path=self._metadata.path, event=known)
+        return event.id, [columns[column_name] for column_name in wanted]
+
+    def _unknown(self, name: str) -> int:
+        _, colon, number = name.partition("unknown:")
+        if colon and name in self.counts():
+            return int(number)
+        raise UnknownEvent.among("event", name, self._formats, path=self._metadata.path)

@@ -1,0 +1,136 @@
+"""The report for a terminal."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.cells import cell_len
+
+from report import example
+from tracetool.analysis import Agreement, Analysis, Coverage, PolicyResult, Verdict
+from tracetool.report import text
+
+
+def lines(analysis: Analysis, width: int | None = None) -> list[str]:
+    return text.render(analysis, width).splitlines()
+
+
+def flowing(analysis: Analysis) -> str:
+    return " ".join(text.render(analysis).split())
+
+
+def test_it_tells_what_was_traced_and_what_it_covers() -> None:
+    told = flowing(example.mail())
+    for fact in ("traces/mail.dat", "trace.dat 7", "kernel 5.10.0-35-amd64", "2 CPUs", "1,285 events in 39.6 ms", "no events lost"):
+        assert fact in told
+
+
+def test_losses_and_notes_are_told() -> None:
+    told = flowing(example.mail(coverage=Coverage(12, 0, {"mystery": 3}, ("forks were not recorded",))))
+    assert "12 events lost." in told
+    assert "mystery (3)" in told
+    assert "forks were not recorded" in told
+    assert "tracetool info traces/mail.dat" in told
+
+
+def test_each_policy_is_a_row_of_the_table() -> None:
+    rows = {
+        line.split()[0]: line.split()[1:] for line in lines(example.mail()) if line.startswith(("observed ", "mapcount ", "page-count "))
+    }
+    assert rows["observed"] == ["5", "3", "2", "0", "0", "-", "-", "-", "none"]
+    assert rows["mapcount"] == ["5", "2", "3", "0", "0", "0", "0", "0", "1"]
+    assert rows["page-count"] == ["5", "3", "2", "0", "0", "1", "4", "KiB", "2.00", "µs", "none"]
+
+
+def test_certain_and_possible_defects_are_counted_apart() -> None:
+    found = example.mail(findings=example.findings(example.finding(), *(example.finding(i, certainty="possible") for i in range(2, 5))))
+    row = next(line for line in lines(found) if line.startswith("mapcount "))
+    assert row.endswith("1 + 3?")
+    assert "N?: possible" in flowing(found)
+
+
+def test_what_cannot_be_told_is_not_called_clean() -> None:
+    found = example.mail(verdicts=(Verdict("missed-cow", "observed", "inconclusive", ("forks", "references older than the trace")),))
+    row = next(line for line in lines(found) if line.startswith("observed "))
+    assert row.endswith("unclear")
+    assert "it lacks forks; references older than the trace" in flowing(found)
+
+
+def test_the_observed_story_is_told_in_full_and_a_policy_where_it_parts() -> None:
+    told = flowing(example.mail())
+    assert told.count("A forks B: both map P0") == 1
+    assert "+5.936 ms B writes: P0 is referenced, so it is copied to P2." in told
+    assert "mapcount: +5.936 ms B writes: only B maps P0" in told
+    assert "<- UNSAFE (missed-cow, certain)" in told
+    assert f"UNSAFE. {example.LEAK}" in told
+    assert "page-count, exclusive: as observed." in told
+
+
+def test_a_long_story_is_cut_and_says_so() -> None:
+    found = example.mail()
+    long = replace(found.stories[0], steps=found.stories[0].steps * 5)
+    told = flowing(replace(found, stories=(long, *found.stories[1:])))
+    assert "showing 20 of 40 steps" in told
+    assert told.count("A forks B") == 3
+
+
+def test_ten_findings_are_shown_and_the_rest_counted() -> None:
+    told = flowing(example.mail(findings=example.findings(*(example.finding(i) for i in range(23)))))
+    assert "23 findings, showing 10 of 23 (worst first)" in told
+    assert told.count("certain missed-cow under mapcount (defect), +35.936 ms") == 10
+
+
+def test_an_empty_result_says_why_and_shows_no_table() -> None:
+    told = flowing(example.nothing())
+    assert "No COW fault in this trace" in told
+    assert "No findings: every rule is clean" in told
+    assert "reuses" not in told
+
+
+def test_the_next_commands_can_be_pasted() -> None:
+    found = example.mail()
+    told = lines(replace(found, trace=replace(found.trace, path="my traces/" + "x" * 90 + ".dat")))
+    assert f"  tracetool pages 'my traces/{'x' * 90}.dat' --at {example.B_WRITES}" in told
+
+
+@pytest.mark.parametrize("width", [None, 60, 120])
+def test_lines_keep_within_the_width(width: int | None) -> None:
+    assert max(map(cell_len, lines(example.mail(), width))) <= (width or 80)
+
+
+def test_a_million_of_everything_fits_80_columns() -> None:
+    many = 1_234_567
+    big = PolicyResult(
+        name="page-count-5.18", checked_on="", cow_faults=many, copies=many, reuses=many, early_copies=many, unshares=many, zero_fills=many,
+        extra_copies=many, extra_bytes=10**12, extra_ns=10**12, time="measured", peak_pages=many, agreement=Agreement(many, many, 0, 0, 0),
+    )  # fmt: skip
+    found = example.mail(policies=(big,), stories=(), observed=dict.fromkeys(("cow_faults", "copies", "reuses"), 10**9))
+    assert max(map(cell_len, lines(found))) <= 80
+    row = next(line for line in lines(found) if line.startswith("page-count-5.18"))
+    assert row.split() == ["page-count-5.18", *["1.23M"] * 6, "931", "GiB", "1,000", "s", "unclear"]
+
+
+@pytest.mark.parametrize("foreign", ["[red]x[/red]", "[link=file:///]", "\x1b[31m", "a\rb", ":smile:", "\u202e"])
+def test_markup_and_control_characters_are_shown_not_obeyed(foreign: str) -> None:
+    told = text.render(example.hostile(foreign))
+    shown = foreign if foreign.isprintable() else foreign.encode("unicode_escape").decode()
+    assert told.splitlines()[0] == shown
+    assert all(line.isprintable() for line in told.splitlines())
+
+
+@settings(max_examples=15)
+@given(st.text(alphabet=st.characters(exclude_categories=()), max_size=60))
+def test_no_foreign_string_breaks_the_report(foreign: str) -> None:
+    assert all(line.isprintable() for line in text.render(example.hostile(foreign)).split("\n"))
+
+
+def test_colour_adds_codes_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("NO_COLOR", "1")
+    coloured = text.render(example.mail(), color=True)
+    assert "\x1b[1;31m" in coloured
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert "\x1b" not in text.render(example.mail())

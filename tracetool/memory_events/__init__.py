@@ -1,0 +1,176 @@
+"""Raw event tables -> one table of memory events: what happened to which page of which address space, in trace order.
+
+    raw events --rows--> columns in trace order --context--> memory events, and the changes in every thread's life
+
+`codes` has the numbers in the table. Unmaps and frees of frames that the trace never shows as anonymous memory are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tracetool import schema
+from tracetool.memory_events.codes import Op
+from tracetool.memory_events.context import (
+    GROUP, K_ROW, O_ADDRESS, O_ARG, O_FLAGS, O_FRAME, O_MM, O_OP, O_PAGES, O_ROW, OUT, SPACE, TASK, new_state, read_context,
+)  # fmt: skip
+from tracetool.memory_events.rows import R_THREAD, EventSource, Merged, merge, with_tables
+
+if TYPE_CHECKING:
+    import polars as pl
+
+Ints = npt.NDArray[Any]
+
+__all__ = ["EventSource", "MemoryEvents", "Op", "memory_events", "with_tables"]
+
+_NAMES_FRAME = (Op.MAP_NEW, Op.MAP_AGAIN, Op.COW_BEGIN, Op.REF_GET)
+_FOLLOWS_FRAME = (Op.UNMAP, Op.FREE, Op.SWAP_OUT, Op.REF_PUT)
+
+
+@dataclass(frozen=True)
+class MemoryEvents:
+    """Memory events as columns, one row an event, in trace order.
+
+    `op` int8 (codes.Op), `mm` int32, `address` int64 (bytes), `pages` int64, `flags`, `arg` int64; `pfn` int64 (-1: none named);
+    `first_frame` and `frames` int32: the slice of `known_frames` (sorted page frame numbers) that the event names; `ts` int64 ns,
+    `cpu` int32, `tid` int32; `source` int16 into `source_names`, `source_row` int64. `spaces` counts the address spaces.
+    """
+
+    op: Ints
+    mm: Ints
+    address: Ints
+    pages: Ints
+    pfn: Ints
+    first_frame: Ints
+    frames: Ints
+    flags: Ints
+    arg: Ints
+    thread: Ints
+    ts: Ints
+    cpu: Ints
+    tid: Ints
+    source: Ints
+    source_row: Ints
+    source_names: list[str]
+    known_frames: Ints
+    spaces: int
+    threads: int
+    groups: int
+    tasks: Ints
+    task_ts: Ints
+    tids: Ints
+    notes: list[str]
+
+    def __len__(self) -> int:
+        return len(self.op)
+
+    def table(self) -> pl.LazyFrame:
+        """The events as `schema.MEMORY_EVENTS` describes them."""
+        import polars as pl
+
+        source = pl.Series("source", self.source, dtype=pl.Int32)
+        names = pl.Series("source", self.source_names or [""], dtype=pl.String)
+        frame = pl.DataFrame(
+            {
+                "ts": self.ts,
+                "cpu": self.cpu,
+                "tid": self.tid,
+                "op": schema.labels("op", schema.OPS, self.op),
+                "mm": self.mm,
+                "address": self.address.view(np.uint64),
+                "pages": self.pages,
+                "pfn": np.maximum(self.pfn, 0),
+                "flags": self.flags,
+                "arg": self.arg,
+                "source": names.gather(source) if len(self) else pl.Series("source", [], dtype=pl.String),
+                "source_row": self.source_row,
+            }
+        )
+        return frame.with_columns(pl.col("source").cast(pl.Categorical)).lazy()
+
+    def evidence(self, rows: npt.ArrayLike) -> Mapping[int, tuple[str, int, int]]:
+        """Memory event rows -> the raw event each rests on: its name, time stamp and row."""
+        wanted = np.unique(np.asarray(rows, np.int64))
+        return {
+            int(row): (self.source_names[self.source[row]], int(self.ts[row]), int(self.source_row[row]))
+            for row in wanted
+            if 0 <= row < len(self)
+        }
+
+
+def memory_events(source: EventSource, kernel: str | None = None) -> MemoryEvents:
+    """Read the memory events of a raw trace; `kernel` (a release such as "6.1.0") is a hint where the events do not tell.
+
+    `source` is a `tracetool_parsers.RawTrace`, or hand-made tables by `with_tables`.
+    """
+    merged = merge(source, kernel)
+    rows = merged.rows
+    state = new_state(rows, len(merged.pointers), len(merged.tids))
+    read_context.run(
+        len(rows.head), rows, merged.tids, merged.foll_layout, state.threads, state.spaces, state.groups, state.out, state.tasks, state.count
+    )
+    out, tasks = state.out[: state.count[OUT]], state.tasks[: state.count[TASK]].copy()
+    op, pages = out[:, O_OP].astype(np.int8), out[:, O_PAGES]
+    known, first, frames = _frames(op, out[:, O_FRAME], pages)
+    about_file_pages = np.isin(op, [int(Op.UNMAP), int(Op.FREE)]) & (frames == 0)
+    keep = np.flatnonzero(~about_file_pages)
+    row = out[keep, O_ROW]
+    thread = rows.head[row, R_THREAD]
+    return MemoryEvents(
+        op=op[keep],
+        mm=out[keep, O_MM].astype(np.int32),
+        address=out[keep, O_ADDRESS],
+        pages=pages[keep],
+        pfn=out[keep, O_FRAME],
+        first_frame=first[keep],
+        frames=frames[keep],
+        flags=out[keep, O_FLAGS],
+        arg=out[keep, O_ARG],
+        thread=thread,
+        ts=merged.ts[row],
+        cpu=merged.cpu[row],
+        tid=merged.tids[thread].astype(np.int32),
+        source=merged.event[row],
+        source_row=merged.source_row[row],
+        source_names=merged.names,
+        known_frames=known,
+        spaces=int(state.count[SPACE]),
+        threads=len(merged.tids),
+        groups=int(state.count[GROUP]),
+        tasks=tasks,
+        task_ts=merged.ts[tasks[:, K_ROW]],
+        tids=merged.tids,
+        notes=_notes(merged, source),
+    )
+
+
+def _frames(op: Ints, frame: Ints, pages: Ints) -> tuple[Ints, Ints, Ints]:
+    """Number the frames that are anonymous at some time: the sorted frames, and for each event the slice of them that it names."""
+    names = np.isin(op, [int(o) for o in _NAMES_FRAME]) & (frame >= 0)
+    many = names & (op == int(Op.MAP_AGAIN)) & (pages > 1)
+    spans = np.repeat(frame[many], pages[many]) + _counted(pages[many])
+    known = np.unique(np.concatenate([frame[names], spans]))
+    uses = names | np.isin(op, [int(o) for o in _FOLLOWS_FRAME])
+    start = np.where(uses, frame, -1)
+    length = np.where(np.isin(op, [int(Op.FREE), int(Op.UNMAP), int(Op.MAP_AGAIN), int(Op.REF_PUT)]), np.minimum(pages, 1 << 20), 1)
+    first = np.searchsorted(known, start)
+    last = np.searchsorted(known, np.where(start < 0, start, start + length))
+    return known, first.astype(np.int32), (last - first).astype(np.int32)
+
+
+def _counted(sizes: Ints) -> Ints:
+    """0, 1, ... below each size, one after the other."""
+    ends = np.cumsum(sizes)
+    return np.arange(ends[-1] if sizes.size else 0) - np.repeat(ends - sizes, sizes)
+
+
+def _notes(merged: Merged, source: EventSource) -> list[str]:
+    missing = [name for name in ("mm_fault", "anon_new", "rmap_remove", "fork_range", "mm_exit") if not source.counts().get(name)]
+    if not missing:
+        return merged.notes
+    return [*merged.notes, f"not recorded, so not replayed: {', '.join(missing)}"]

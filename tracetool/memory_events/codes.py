@@ -1,0 +1,66 @@
+"""The numbers in the table of memory events: operations, and the bits of `flags` and values of `arg` by operation."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Final
+
+from tracetool.schema import OPS
+
+#: The operations as numbers, in the order of `schema.OPS`.
+Op = IntEnum("Op", {name.upper(): number for number, name in enumerate(OPS)})  # type: ignore[misc]
+
+# fault, cow_begin: what kind of access to what kind of area
+WRITE: Final = 1
+REMOTE: Final = 2
+UNSHARE: Final = 4
+ANON_AREA: Final = 8
+USER: Final = 16
+SHARED: Final = 32
+ZERO_PAGE: Final = 64
+
+# fault: what the trace says came of it (arg)
+FAULT_NOTHING: Final = 0
+FAULT_MAPPED: Final = 1
+FAULT_COW: Final = 2
+FAULT_SWAP: Final = 3
+
+# map_new: what the new page is for (arg)
+TOUCH: Final = 0
+IN_COW: Final = 1
+IN_FORK: Final = 2
+IN_SWAP: Final = 3
+
+# gup, ref_get: what is asked for (with WRITE); arg is the reference group, `pages` what was got
+PIN: Final = 2
+LONGTERM: Final = 4
+FORCE: Final = 8
+VIA_SHIFT: Final = 8  # the interface, an index into schema.VIA, lies above the bits
+
+# ref_put: by the group of the request (arg) from page number `pages` on, or by `pfn`; exact, or this is the latest it can be
+EXACT: Final = 1
+BY_GROUP: Final = 16
+
+# fork_range
+COPIED: Final = 1
+
+# mremap: `flags` is the new length in pages, or this where page table entries move (arg: the new address)
+TABLES_MOVED: Final = -1
+
+# exit: begins, then is over
+EXIT_DONE: Final = 1
+
+# task rows: how a stretch of a thread's life begins
+HOW: Final = ("before-trace", "fork", "thread", "exec", "rename", "exit", "mm")
+HOW_BEFORE: Final = 0
+HOW_FORK: Final = 1
+HOW_THREAD: Final = 2
+HOW_EXEC: Final = 3
+HOW_RENAME: Final = 4
+HOW_EXIT: Final = 5
+HOW_MM: Final = 6
+
+#: FOLL_* by layout: before Linux commit 2c2241081f7d ("mm/gup: move private gup FOLL_ flags to internal.h") (in v6.3), and since.
+FOLL_OLD: Final = 0
+FOLL_NEW: Final = 1
+FOLL_UNKNOWN: Final = 2

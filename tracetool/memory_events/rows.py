@@ -1,0 +1,215 @@
+"""Raw event tables -> one set of columns in trace order: the input of the loop that reads their context."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from tracetool.memory_events.codes import FOLL_NEW, FOLL_OLD, FOLL_UNKNOWN
+from tracetool.probes import BY_EVENT, Kind, Probe
+from tracetool_parsers.eventformat import EventFormat, Field
+
+Ints = npt.NDArray[Any]
+
+#: Kinds whose first argument names a thread.
+_TASK_KINDS = (Kind.NEW_TASK, Kind.EXEC, Kind.TASK_EXIT, Kind.RENAME)
+#: Bytes of a `struct page` on every 64-bit kernel recorded so far.
+PAGE_STRUCT_SHIFT = 6
+
+
+class EventSource(Protocol):
+    """What is read of a raw trace: `tracetool_parsers.RawTrace` and hand-made tables alike."""
+
+    def counts(self) -> dict[str, int]: ...
+
+    def formats(self) -> Mapping[str, EventFormat]: ...
+
+    def table(self, name: str, fields: Sequence[str] | None = None) -> pa.Table: ...
+
+    def positions(self, name: str) -> npt.NDArray[np.int64]: ...
+
+
+# Columns of Rows.head: what kind of event, on which thread, about which address space (and which other), about which task (formerly).
+R_KIND, R_THREAD, R_MM, R_OTHER, R_TASK, R_OLD_TASK = range(6)
+
+
+class Rows(NamedTuple):
+    """Every event that the replay reads, in trace order: `head` int32 (row, R_*), `args` int64 (row, four arguments of its probe).
+
+    Kernel pointers are dense numbers (-1: none), pages are frame numbers.
+    """
+
+    head: Ints
+    args: Ints
+
+
+@dataclass(frozen=True)
+class Merged:
+    """The rows, and what their dense numbers stand for: `tids[thread]`, `pointers[mm]`; `event[i]` indexes `names`."""
+
+    rows: Rows
+    ts: Ints
+    cpu: Ints
+    event: Ints
+    source_row: Ints
+    names: list[str]
+    tids: Ints
+    pointers: Ints
+    foll_layout: int
+    notes: list[str]
+
+
+def merge(source: EventSource, kernel: str | None = None) -> Merged:
+    """Gather the columns that the replay reads from every known event of `source`, in trace order.
+
+    Frame numbers come from `struct page` pointers by the value of vmemmap_base, which fork_range records; without it frames are numbered
+    from the lowest pointer seen, which a note says.
+    """
+    counts = source.counts()
+    probes = [BY_EVENT[name] for name in counts if name in BY_EVENT and counts[name] and BY_EVENT[name].kind != Kind.IGNORED]
+    formats = source.formats()
+    tables = [source.table(probe.event, _fields(probe, formats[probe.event])) for probe in probes]
+    places = [source.positions(probe.event) for probe in probes]
+    notes: list[str] = []
+    rank, total = _ranks(places)
+
+    names = ("ts", "tid", "mm", "other", "task", "old_task", "a0", "a1", "a2", "a3", "source_row")
+    columns = {name: np.zeros(total, np.int64) for name in names}
+    kind, cpu, event = np.zeros(total, np.int8), np.zeros(total, np.int32), np.zeros(total, np.int16)
+    for number, (probe, table, at) in enumerate(zip(probes, tables, rank, strict=True)):
+        kind[at], event[at] = int(probe.kind), number
+        cpu[at] = _column(table, "cpu")
+        columns["ts"][at], columns["tid"][at] = _column(table, "ts"), _column(table, "tid")
+        columns["source_row"][at] = np.arange(table.num_rows)
+        columns["mm"][at], columns["other"][at] = _column(table, probe.mm), _column(table, probe.other_mm)
+        for slot, field in enumerate(probe.args):
+            columns[f"a{slot}"][at] = _column(table, field)
+        if probe.kind in _TASK_KINDS:
+            columns["task"][at] = columns["a0"][at]
+        if probe.kind == Kind.EXEC:
+            columns["old_task"][at] = columns["a1"][at]
+    _pages_to_frames(probes, tables, rank, columns, notes)
+
+    tids, (thread, task, old_task) = _dense(columns["tid"], columns["task"], columns["old_task"])
+    pointers, (mm, other) = _dense(columns["mm"], columns["other"])
+    if pointers.size and (null := np.flatnonzero(pointers == 0)).size:
+        mm[mm == null[0]] = other[other == null[0]] = -1
+    head = np.stack([kind, thread, mm, other, task, old_task], axis=1).astype(np.int32)
+    rows = Rows(head, np.stack([columns[f"a{slot}"] for slot in range(4)], axis=1))
+    layout = _foll_layout(rows, kernel, notes)
+    return Merged(
+        rows, columns["ts"], cpu, event, columns["source_row"], [p.event for p in probes], tids, pointers, layout, notes
+    )  # fmt: skip
+
+
+def _fields(probe: Probe, event: EventFormat) -> list[str]:
+    wanted = dict.fromkeys((probe.mm, probe.other_mm, *probe.args, *(["vmemmap"] if probe.kind == Kind.FORK_RANGE else [])))
+    return [field.name for field in event.fields if field.name in wanted]
+
+
+def _ranks(places: list[npt.NDArray[np.int64]]) -> tuple[list[Ints], int]:
+    """Positions among all events of the trace -> positions among those that are read."""
+    if not places:
+        return [], 0
+    used = np.zeros(max((int(p.max()) + 1 for p in places if p.size), default=0), np.bool_)
+    for place in places:
+        used[place] = True
+    rank = np.cumsum(used) - 1
+    return [rank[place] for place in places], int(used.sum())
+
+
+def _column(table: pa.Table, name: str) -> Ints | int:
+    """A column as int64, unsigned numbers bit for bit; 0 where the event has no such field."""
+    if not name or name not in table.column_names:
+        return 0
+    values: Ints = table.column(name).to_numpy()
+    return values.view(np.int64) if values.dtype == np.uint64 else values.astype(np.int64)
+
+
+def _dense(*columns: Ints) -> tuple[Ints, list[Ints]]:
+    """Values -> the sorted distinct ones, and each column as indexes into them."""
+    values, inverse = np.unique(np.concatenate(columns), return_inverse=True)
+    return values, np.split(inverse.astype(np.int32), len(columns))
+
+
+def _pages_to_frames(
+    probes: list[Probe], tables: list[pa.Table], rank: list[Ints], columns: dict[str, Ints], notes: list[str]
+) -> None:
+    paged = [(f"a{p.args.index('page')}", at) for p, at in zip(probes, rank, strict=True) if "page" in p.args]
+    base = _vmemmap(probes, tables)
+    if base is None and paged:
+        base = min((int(columns[slot][at].min()) for slot, at in paged if len(at)), default=0)
+        notes.append("no fork_range event tells where struct pages lie: page frames are numbered from the lowest one seen")
+    for slot, at in paged:
+        columns[slot][at] = (columns[slot][at] - np.int64(base or 0)) >> PAGE_STRUCT_SHIFT
+
+
+def _vmemmap(probes: list[Probe], tables: list[pa.Table]) -> int | None:
+    for probe, table in zip(probes, tables, strict=True):
+        if probe.kind == Kind.FORK_RANGE and table.num_rows and "vmemmap" in table.column_names:
+            return int(np.asarray(_column(table, "vmemmap"))[0])
+    return None
+
+
+def _foll_layout(rows: Rows, kernel: str | None, notes: list[str]) -> int:
+    """Which numbers FOLL_* have: by known callers, then by the kernel release, else unknown.
+
+    Every slow GUP that takes references sets FOLL_TOUCH: with FOLL_GET that is 2|4 in the old numbers and 0x10000|2 in the new.
+    A fast one asks for FOLL_GET alone: 4 or 2.
+    """
+    slow = rows.args[rows.head[:, R_KIND] == int(Kind.GUP), 2]
+    fast = rows.args[rows.head[:, R_KIND] == int(Kind.GUP_FAST), 2] & 6
+    old = int(((slow & 0x10006) == 0x6).sum() + (fast == 4).sum())
+    new = int(((slow & 0x10006) == 0x10002).sum() + (fast == 2).sum())
+    if old != new:
+        return FOLL_OLD if old > new else FOLL_NEW
+    release = _release(kernel)
+    if release is not None:
+        return FOLL_OLD if release < (6, 3) else FOLL_NEW
+    if len(slow) + len(fast):
+        notes.append("neither a known caller of GUP nor the kernel release tells the numbers of FOLL_* flags: references are not replayed")
+    return FOLL_UNKNOWN
+
+
+def _release(kernel: str | None) -> tuple[int, int] | None:
+    parts = (kernel or "").split(".")
+    return (int(parts[0]), int(parts[1])) if len(parts) > 1 and parts[0].isdigit() and parts[1].isdigit() else None
+
+
+def with_tables(tables: Mapping[str, pa.Table]) -> EventSource:
+    """Hand-made tables as a source: rows are ordered by (ts, cpu), equal ones by the order of the mapping and of its rows."""
+    return _Tables(tables)
+
+
+class _Tables:
+    def __init__(self, tables: Mapping[str, pa.Table]) -> None:
+        self._tables = dict(tables)
+        sizes = [t.num_rows for t in self._tables.values()]
+        ts = np.concatenate([t.column("ts").to_numpy() for t in self._tables.values()] or [np.zeros(0, np.int64)])
+        cpu = np.concatenate([t.column("cpu").to_numpy() for t in self._tables.values()] or [np.zeros(0, np.int64)])
+        order = np.lexsort((np.arange(ts.size), cpu, ts))
+        place = np.empty(ts.size, np.int64)
+        place[order] = np.arange(ts.size)
+        self._places = dict(zip(self._tables, np.split(place, np.cumsum(sizes)[:-1]), strict=True)) if sizes else {}
+
+    def formats(self) -> Mapping[str, EventFormat]:
+        return {name: _format_of(name, table) for name, table in self._tables.items()}
+
+    def counts(self) -> dict[str, int]:
+        return {name: table.num_rows for name, table in self._tables.items()}
+
+    def table(self, name: str, fields: Sequence[str] | None = None) -> pa.Table:
+        return self._tables[name]
+
+    def positions(self, name: str) -> npt.NDArray[np.int64]:
+        return self._places[name]
+
+
+def _format_of(name: str, table: pa.Table) -> EventFormat:
+    fields = tuple(Field(column, column, "unsigned long", 0, 8, False, "here", 0) for column in table.column_names)
+    return EventFormat("tracetool", name, 0, (), fields, "")

@@ -1,0 +1,34 @@
+"""Policies: how kernels of different eras decide whether a page may be shared. One file an era, readable predicates over a few facts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from tracetool.errors import UnknownName
+from tracetool.policies.exclusive import EXCLUSIVE
+from tracetool.policies.facts import DecisionTables, Page, Policy, Request, Verdict, copy, reuse, tabulate
+from tracetool.policies.mapcount import MAPCOUNT
+from tracetool.policies.page_count import PAGE_COUNT
+
+__all__ = ["POLICIES", "DecisionTables", "Page", "Policy", "Request", "Verdict", "chosen", "copy", "policy", "reuse", "tabulate"]
+
+#: In the order of the kernels that had them.
+POLICIES: Final = {p.name: p for p in (MAPCOUNT, PAGE_COUNT, EXCLUSIVE)}
+
+
+def policy(name: str) -> Policy:
+    """The policy of that name; raises UnknownName, which lists them."""
+    if name not in POLICIES:
+        raise UnknownName("policy", name, POLICIES)
+    return POLICIES[name]
+
+
+def chosen(names: Iterable[str]) -> list[Policy]:
+    """What `--policy` asks for: nothing or `all` is every policy, `none` is none, else those named, each once, in that order."""
+    wanted = list(dict.fromkeys(names))
+    if not wanted or wanted == ["all"]:
+        return list(POLICIES.values())
+    if wanted == ["none"]:
+        return []
+    return [policy(name) for name in wanted]

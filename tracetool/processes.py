@@ -1,0 +1,115 @@
+"""Threads, processes and address spaces over time: which thread is which process, by what name, on which memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from tracetool import schema
+from tracetool.memory_events import EventSource, MemoryEvents
+from tracetool.memory_events import codes as c
+from tracetool.memory_events.context import K_HOW, K_MM, K_PARENT, K_TGID, K_THREAD
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+#: Event -> the fields with the new name and the former one. An event's own field `comm` is called `comm_field` in its table.
+_NAMED_BY = {"task_newtask": ("comm_field", ""), "task_rename": ("newcomm", "oldcomm")}
+
+
+def processes(events: MemoryEvents, source: EventSource) -> pl.DataFrame:
+    """One row a stretch of a thread's life in which process, name and address space stay the same (`schema.PROCESSES`).
+
+    Names come from task_newtask and task_rename, for threads older than the trace from its saved command lines (the `comm` column of
+    their events). A thread keeps its last name when it ends; numbers come back, so a row is keyed by `tid` and `from_ns`.
+    """
+    tasks = events.tasks
+    if not len(tasks):
+        return pl.DataFrame(schema=schema.polars_schema(schema.PROCESSES))
+    frame = pl.DataFrame(
+        {
+            "tid": events.tids[tasks[:, K_THREAD]].astype(np.int32),
+            "pid": tasks[:, K_TGID].astype(np.int32),
+            "mm": tasks[:, K_MM].astype(np.int32),
+            "parent": np.where(tasks[:, K_PARENT] >= 0, events.tids[np.maximum(tasks[:, K_PARENT], 0)], -1).astype(np.int32),
+            "how": pl.Series(tasks[:, K_HOW].astype(np.int32)),
+            "from_ns": events.task_ts,
+            "order": np.arange(len(tasks)),
+        }
+    )
+    names = _names(source)
+    frame = (
+        frame.sort("from_ns", "order", maintain_order=True)
+        .join(names, on=["tid", "from_ns"], how="left")
+        .unique("order", keep="last", maintain_order=True)
+        .sort("order")
+        .with_columns(life=pl.col("how").is_in([c.HOW_BEFORE, c.HOW_FORK, c.HOW_THREAD]).cum_sum().over("tid"))
+        .with_columns(
+            comm=pl.coalesce(pl.col("comm").forward_fill().over("tid", "life"), pl.col("former").backward_fill().over("tid", "life")),
+            parent=pl.col("parent").first().over("tid", "life"),
+            to_ns=pl.col("from_ns").shift(-1).over("tid", "life"),
+        )
+        .filter(pl.col("how") != c.HOW_EXIT)
+        .join(_saved_names(source), on="tid", how="left")
+        .with_columns(
+            comm=pl.coalesce("comm", "saved", pl.lit("<...>")),
+            parent=pl.when(pl.col("parent") >= 0).then("parent"),
+            how=pl.col("how").replace_strict(dict(enumerate(c.HOW)), return_dtype=pl.String),
+        )
+    )
+    return frame.select(list(schema.PROCESSES))
+
+
+def owners(table: pl.DataFrame) -> pl.DataFrame:
+    """The process of each address space: `mm`, `pid`; the first that ran on it (vfork and CLONE_VM share it later on)."""
+    return table.filter(pl.col("mm") >= 0).sort("from_ns", maintain_order=True).group_by("mm", maintain_order=True).agg(pl.col("pid").first())
+
+
+def with_names(frame: pl.DataFrame, table: pl.DataFrame, at: str, pid: str = "pid", comm: str = "comm") -> pl.DataFrame:
+    """Add the name that process `pid` had at time `at` (its first name, if that is before it was named); null where unknown."""
+    names = (
+        table.filter(pl.col("tid") == pl.col("pid"))
+        .select(pl.col("pid").alias(pid), pl.col("from_ns").alias("_named"), pl.col("comm").alias(comm))
+        .sort("_named", maintain_order=True)
+    )
+    first = names.group_by(pid, maintain_order=True).agg(pl.col(comm).first().alias("_first"))
+    return (
+        frame.with_row_index("_row")
+        .with_columns(_at=pl.col(at).fill_null(np.iinfo(np.int64).min))
+        .sort("_at", maintain_order=True)
+        .join_asof(names, left_on="_at", right_on="_named", by=pid, strategy="backward", check_sortedness=False)
+        .join(first, on=pid, how="left")
+        .with_columns(pl.coalesce(comm, "_first").alias(comm))
+        .sort("_row")
+        .drop("_row", "_at", "_named", "_first", strict=False)
+    )
+
+
+def _names(source: EventSource) -> pl.DataFrame:
+    """Every time a thread gets a name: tid, from_ns, comm, and the name that it had before, where the event says so."""
+    counts = source.counts()
+    parts = [pl.DataFrame(schema={"tid": pl.Int32, "from_ns": pl.Int64, "comm": pl.String, "former": pl.String})]
+    for event, (new, former) in _NAMED_BY.items():
+        if counts.get(event):
+            table = source.table(event, ["pid", *filter(None, (new, former))])
+            columns = {
+                "tid": pl.Series(_ints(table, "pid"), dtype=pl.Int64).cast(pl.Int32),
+                "from_ns": _ints(table, "ts"),
+                "comm": table.column(new).to_pylist(),
+                "former": pl.Series(table.column(former).to_pylist() if former else [None] * table.num_rows, dtype=pl.String),
+            }
+            parts.append(pl.DataFrame(columns))
+    return pl.concat(parts).unique(["tid", "from_ns"], keep="last", maintain_order=True)
+
+
+def _ints(table: pa.Table, name: str) -> Any:
+    return table.column(name).to_numpy().astype(np.int64)
+
+
+def _saved_names(source: EventSource) -> pl.DataFrame:
+    """The name that the trace's saved command lines give a thread: one for the whole trace, so only for what nothing else names."""
+    metadata = getattr(source, "metadata", None)
+    saved = dict(getattr(metadata, "cmdlines", None) or {})
+    return pl.DataFrame({"tid": list(saved), "saved": list(saved.values())}, schema={"tid": pl.Int32, "saved": pl.String})

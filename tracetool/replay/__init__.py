@@ -1,0 +1,133 @@
+"""The replay: memory events -> who owned which page when, observed or under a policy.
+
+    memory events --history--> what happened (places, stays, references, steps) --simulated--> what a policy makes of it --tables--> frames
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from tracetool import schema
+from tracetool.policies import POLICIES, Policy
+from tracetool.processes import owners
+from tracetool.replay import columns as k
+from tracetool.replay import tables
+from tracetool.replay.history import History, rebuild
+from tracetool.replay.simulated import Outcome, replay_steps
+
+__all__ = ["OBSERVED", "History", "Replay", "rebuild"]
+
+OBSERVED = "observed"
+
+Ints = npt.NDArray[Any]
+
+
+class Replay:
+    """One replay of a trace: what the traced kernel did (`observed`), or what a policy would have done.
+
+    `ownership`, `references` and `faults` are polars LazyFrames (`schema`); `pages_at` answers for one moment. Pages that only a policy
+    makes have a `page_id` and no `pfn`.
+    """
+
+    def __init__(self, history: History, processes: pl.DataFrame, policy: Policy | None = None) -> None:
+        self.history = history
+        self.processes = processes
+        self.policy = policy.name if policy else OBSERVED
+        # Followed, any policy gives the recorded outcome; what it says to each decision is not looked at here.
+        self._outcome = replay_steps(history, policy or POLICIES["mapcount"], follow=policy is None)
+
+    @property
+    def outcome(self) -> Outcome:
+        """The decisions and stays as arrays."""
+        return self._outcome
+
+    @property
+    def stay_rows(self) -> Ints:
+        """Stays as arrays (`columns.S_*`): the observed ones are those of the page tables themselves."""
+        return self.history.stays if self.policy == OBSERVED else self._outcome.stays
+
+    @functools.cached_property
+    def stays(self) -> pl.DataFrame:
+        """Every stay, also of the zero page and of swap entries (negative `page_id`), with the memory events that bound it."""
+        return tables.stays_frame(self.history, self.stay_rows, self.processes)
+
+    @property
+    def ownership(self) -> pl.LazyFrame:
+        """One row a stay of a page in an address space (`schema.OWNERSHIP`)."""
+        return tables.ownership(self.stays)
+
+    @functools.cached_property
+    def reference_rows(self) -> pl.DataFrame:
+        """The references with the memory events that bound them (`from_event`, `to_event`; -1: none)."""
+        return tables.references(self.history, self._outcome.ref_page, self.processes).collect()
+
+    @property
+    def references(self) -> pl.LazyFrame:
+        """One row a GUP reference to a known page (`schema.REFERENCES`)."""
+        return self.reference_rows.lazy().select(list(schema.REFERENCES))
+
+    @functools.cached_property
+    def fault_rows(self) -> pl.DataFrame:
+        """The decisions, with the `place` each is about and whether it rests on accesses that the trace cannot show (`unsure`)."""
+        return tables.faults(self.history, self._outcome, self.processes).collect()
+
+    @property
+    def faults(self) -> pl.LazyFrame:
+        """One row a COW decision (`schema.FAULTS`)."""
+        return self.fault_rows.lazy().select(list(schema.FAULTS))
+
+    def pages_at(self, ts: int, pid: int | None = None) -> pl.DataFrame:
+        """Every known page of every process (or of `pid`) after the events up to time `ts` (ns), as `schema.PAGES`.
+
+        What the trace tells only later of that moment counts, too: a frame that a later fault names was there before.
+        """
+        return self.pages_after(int(np.searchsorted(self.history.events.ts, ts, side="right")) - 1, ts, pid)
+
+    def pages_after(self, event: int, ts: int, pid: int | None = None, mark: str = "") -> pl.DataFrame:
+        """The same after the memory event of that row."""
+        stays, refs, flags = self.stay_rows, self.history.refs, self.history.events.flags
+        alive = stays[(stays[:, k.S_FROM] <= event) & ((stays[:, k.S_TO] < 0) | (stays[:, k.S_TO] > event))]
+        page = alive[:, k.S_PAGE]
+        held = self._outcome.ref_page >= 0
+        held &= (refs[:, k.R_FROM] <= event) & ((refs[:, k.R_TO] < 0) | (refs[:, k.R_TO] > event))
+        size = int(max(page.max(initial=0), self._outcome.ref_page.max(initial=0))) + 1
+        pins = tables.is_pin(flags[refs[:, k.R_FROM]])
+
+        def counted(pages: Ints) -> Ints:
+            count = np.bincount(pages, minlength=size)
+            return np.where(page >= 0, count[np.maximum(page, 0)], 0).astype(np.int32)
+
+        mapcount = counted(page[page >= 0])
+        place = self.history.places[alive[:, k.S_PLACE]]
+        pfn = tables.frames_of(self.history, page)
+        frame = pl.DataFrame(
+            {
+                "mark": pl.Series([mark] * len(page), dtype=pl.String),
+                "ts": np.full(len(page), ts, np.int64),
+                "mm": place[:, k.L_MM].astype(np.int32),
+                "vpn": place[:, k.L_VPN],
+                "pfn": pfn.fill_null(0).to_numpy() if self.policy == OBSERVED else np.where(page < 0, 0, pfn.fill_null(-1).to_numpy()),
+                "mapcount": mapcount,
+                "references": counted(self._outcome.ref_page[held & ~pins]),
+                "pins": counted(self._outcome.ref_page[held & pins]),
+                "zero": page == k.THE_ZERO_PAGE,
+                "swapped": page == k.SWAPPED,
+                "ksm": np.zeros(len(page), np.bool_),
+                "exclusive": mapcount == 1,
+                "uncertain": np.zeros(len(page), np.bool_),
+            }
+        )
+        frame = frame.join(owners(self.processes), on="mm", how="left", maintain_order="left")
+        if pid is not None:
+            frame = frame.filter(pl.col("pid") == pid)
+        address = pl.Series("address", [f"{vpn << schema.PAGE_SHIFT:#x}" for vpn in frame["vpn"].to_list()], dtype=pl.String)
+        return frame.with_columns(address).sort("mm", "vpn", maintain_order=True).select(list(schema.PAGES)) if frame.height else _no_pages()
+
+
+def _no_pages() -> pl.DataFrame:
+    return pl.DataFrame(schema=schema.polars_schema(schema.PAGES))

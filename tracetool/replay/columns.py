@@ -1,0 +1,105 @@
+"""The arrays of the replay: one row a thing, one column a fact. Loops get whole arrays (few, so that they compile fast) and index
+`array[row, COLUMN]`; a row lies in one cache line. Rows are dense numbers, -1 is none, times are rows of the memory events.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+import numpy.typing as npt
+
+Ints = npt.NDArray[Any]
+
+# Page table entries: whose, what they hold, at which place and stay; their page table; links of that table's (and free) entries, and of
+# the page's mappers (the kernel's rmap). The virtual page number lies in World.vpn.
+P_MM, P_PAGE, P_KIND, P_PLACE, P_STAY, P_TABLE, P_NEXT, P_PREV, P_RNEXT, P_RPREV = range(10)
+FREE, PAGE, ZERO, SWAP = 0, 1, 2, 3  # P_KIND
+
+# Page tables: 512 pages from `base` (virtual page number >> 9) of an address space; first entry, the address space's next table.
+T_BASE, T_MM, T_HEAD, T_NEXT = range(4)
+TABLE_SHIFT: Final = 9
+
+# Pages, lives of page frames: dense frame number, mappings, first mapper, newest open reference, begin and end.
+F_FRAME, F_MAPCOUNT, F_RMAP, F_REFS, F_FROM, F_TO = range(6)
+
+# Address spaces: first page table, entries, whether the trace saw it from the start, whether it is being torn down.
+A_TABLE, A_PTES, A_BORN, A_DYING = range(4)
+
+# Threads: the page that each has just replaced, the decision that it is in, the page that it is swapping out.
+X_REPLACED, X_DECISION, X_SWAPPING = range(3)
+
+# GUP requests: first reference, how many.
+G_FIRST, G_SIZE = range(2)
+
+# Places: an address of an address space for as long as something is mapped there.
+L_MM, L_VPN = range(2)
+
+# Stays of a page (or the zero page, or a swap entry) at a place; how they began and ended.
+S_PLACE, S_PAGE, S_FROM, S_TO, S_BEGAN, S_ENDED = range(6)
+BEFORE_TRACE, TOUCH, COPY, FORK, EARLY_COPY, ZERO_FILL, UNSHARE, SWAP_IN, AGAIN, MOVE, ZERO_PAGE = range(11)  # as schema.BEGAN
+OPEN, UNMAPPED, COPIED, EXIT, MOVED, SWAPPED_OUT, REPLACED, MERGED = range(8)  # as schema.ENDED
+
+# GUP references to one page: request, number of the page in it; begin, end and how well that is known; the page's next one.
+R_PAGE, R_PLACE, R_GROUP, R_INDEX, R_FROM, R_TO, R_RELEASED, R_NEXT = range(8)
+EXACT, AT_LATEST, UNKNOWN = range(3)  # as schema.RELEASED
+
+# Recorded COW decisions: begin, end, place, page before and after, what was decided.
+D_FROM, D_TO, D_PLACE, D_BEFORE, D_AFTER, D_DECISION = range(6)
+DID_COPY, DID_REUSE, DID_ZERO_FILL, DID_EARLY_COPY, DID_UNSHARE, DID_SPLIT, DID_IN_PLACE, UNDETERMINED, NOTHING = range(9)  # schema.DECISIONS
+
+# Pages that are no page: not known, page cache, the zero page, swapped out.
+NO_PAGE, FILE_PAGE, THE_ZERO_PAGE, SWAPPED = -1, -2, -3, -4
+
+# Steps: what happened to places, whatever a kernel decides. Operands a, b, c, and the memory event.
+H_OP, H_A, H_B, H_C, H_EVENT = range(5)
+STEP_NEW: Final = 0  # place, page, how it began: a fresh page
+STEP_ZERO: Final = 1  # place: the zero page
+STEP_WRITE: Final = 2  # place, recorded decision, page that a copy gave or -1: a store to a read-only page
+STEP_UNSHARE: Final = 3  # the same, for a read pin
+STEP_SHARE: Final = 4  # parent's place, child's new place, page that an early copy gave or -1
+STEP_DROP: Final = 5  # place, how it ended
+STEP_MOVE: Final = 6  # place, new place
+STEP_SWAP_OUT: Final = 7  # place
+STEP_AGAIN: Final = 8  # place, page: a known page is mapped again
+STEP_REF: Final = 9  # place, reference, flags of the request
+STEP_UNREF: Final = 10  # reference
+STEP_PROTECT: Final = 11  # place, 1: may be written again, 0: may not
+
+# World.count
+PTES, TABLES, PAGES, PLACES, STAYS, REFS, STEPS, DECISIONS, LIVE, NEED, UNKNOWN_UNMAPS, HEALED = range(12)
+
+
+class World(NamedTuple):
+    """Everything that the observed replay reads and writes; hashes are powers of two long and at most half full."""
+
+    ptes: Ints
+    vpn: Ints
+    tables: Ints
+    pages: Ints
+    spaces: Ints
+    pte_hash: Ints
+    table_hash: Ints
+    frame_page: Ints
+    threads: Ints
+    groups: Ints
+    places: Ints
+    stays: Ints
+    refs: Ints
+    decisions: Ints
+    steps: Ints
+    found: Ints
+    count: Ints
+
+
+class Events(NamedTuple):
+    """The columns of the memory events that the replay reads; `frame` and `frames` are a slice of the dense frame numbers."""
+
+    op: Ints
+    mm: Ints
+    address: Ints
+    pages: Ints
+    frame: Ints
+    frames: Ints
+    flags: Ints
+    arg: Ints
+    thread: Ints

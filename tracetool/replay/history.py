@@ -1,0 +1,148 @@
+"""The observed replay as arrays: gives the loop its room, lets it run, and keeps what it wrote, cut to size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tracetool.memory_events import MemoryEvents, Op
+from tracetool.memory_events import codes as c
+from tracetool.replay import columns as k
+from tracetool.replay.columns import Events, World
+from tracetool.replay.observed import observe
+from tracetool.replay.pagetables import rehash
+
+Ints = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class History:
+    """What happened, as the traced kernel did it: arrays with the columns of `replay.columns`; times are rows of `events`.
+
+    `page_frames` gives each page its frame (index into `events.known_frames`); `unknown_unmaps` counts unmaps of pages that nobody was
+    known to map, `healed` mappings that ended unseen.
+    """
+
+    events: MemoryEvents
+    places: Ints
+    stays: Ints
+    refs: Ints
+    decisions: Ints
+    steps: Ints
+    page_frames: Ints
+    unknown_unmaps: int
+    healed: int
+
+    @property
+    def pages(self) -> int:
+        """Lives of page frames that the trace shows."""
+        return len(self.page_frames)
+
+    @property
+    def page_pfn(self) -> Ints:
+        """Page frame number by page."""
+        return self.events.known_frames[self.page_frames]
+
+
+def rebuild(events: MemoryEvents) -> History:
+    """Replay the memory events as they happened."""
+    e = Events(
+        events.op, events.mm, events.address, events.pages, events.first_frame, events.frames, events.flags, events.arg, events.thread
+    )  # fmt: skip
+    world = _empty(events)
+    told = (events.op == int(Op.COW_END)) & ((events.flags & c.UNSHARE) == 0) & ((events.arg & 8) != 0)
+    position, end = 0, len(events)
+    while (position := observe.run(end, world, e, position, end, int(told.any()))) < end:
+        world = _larger(world)
+
+    def cut(rows: Ints, counter: int) -> Ints:
+        return rows[: world.count[counter]].copy()
+
+    return History(
+        events=events,
+        places=cut(world.places, k.PLACES),
+        stays=cut(world.stays, k.STAYS),
+        refs=cut(world.refs, k.REFS),
+        decisions=cut(world.decisions, k.DECISIONS),
+        steps=cut(world.steps, k.STEPS),
+        page_frames=cut(world.pages, k.PAGES)[:, k.F_FRAME],
+        unknown_unmaps=int(world.count[k.UNKNOWN_UNMAPS]),
+        healed=int(world.count[k.HEALED]),
+    )
+
+
+def _empty(events: MemoryEvents) -> World:
+    n = len(events)
+    spaces = _rows(events.spaces, 4)
+    spaces[:, k.A_TABLE] = -1
+    threads = _rows(events.threads, 3)
+    threads[:] = -1
+    ptes = n // 8 + 64
+    return World(
+        ptes=_chained(_rows(ptes, 10), 0),
+        vpn=np.zeros(ptes, np.int64),
+        tables=_rows(n // 32 + 64, 4, np.int64),
+        pages=_rows(n // 8 + 64, 6),
+        spaces=spaces,
+        pte_hash=_hash(ptes),
+        table_hash=_hash(n // 32 + 64),
+        frame_page=np.full(max(len(events.known_frames), 1), -1, np.int32),
+        threads=threads,
+        groups=_rows(events.groups, 2),
+        places=_rows(n // 4 + 64, 2, np.int64),
+        stays=_rows(n // 4 + 64, 6),
+        refs=_rows(n // 16 + 64, 8),
+        decisions=_rows(n // 16 + 64, 6),
+        steps=_rows(n // 2 + 64, 5),
+        found=np.zeros(n // 8 + 64, np.int32),
+        count=np.zeros(12, np.int64),
+    )
+
+
+def _rows(rows: int, columns: int, dtype: Any = np.int32) -> Ints:
+    return np.zeros((max(rows, 1), columns), dtype)
+
+
+def _hash(entries: int) -> Ints:
+    return np.full(1 << max((2 * entries - 1).bit_length(), 4), -1, np.int32)
+
+
+def _chained(ptes: Ints, start: int) -> Ints:
+    """Chain the unused entries from `start` on, each to the next; the last one leads to where growth would begin."""
+    ptes[start:, k.P_NEXT] = np.arange(start + 1, len(ptes) + 1)
+    return ptes
+
+
+def _larger(w: World) -> World:
+    """Room for `count[NEED]` more of everything that is short of it, and half as much again."""
+    need = int(w.count[k.NEED])
+
+    def larger(rows: Ints, counter: int, per_entry: int = 1) -> Ints:
+        wanted = int(w.count[counter]) + per_entry * need + 8
+        if wanted < len(rows):
+            return rows
+        grown = np.zeros((wanted + wanted // 2, *rows.shape[1:]), rows.dtype)
+        grown[: len(rows)] = rows
+        return grown
+
+    ptes = larger(w.ptes, k.LIVE)
+    tables = larger(w.tables, k.TABLES)
+    grown = w._replace(
+        ptes=_chained(ptes, len(w.ptes)) if len(ptes) > len(w.ptes) else ptes,
+        vpn=larger(w.vpn, k.LIVE),
+        tables=tables,
+        pages=larger(w.pages, k.PAGES),
+        pte_hash=_hash(len(ptes)),
+        table_hash=_hash(len(tables)),
+        places=larger(w.places, k.PLACES),
+        stays=larger(w.stays, k.STAYS),
+        refs=larger(w.refs, k.REFS),
+        decisions=larger(w.decisions, k.DECISIONS),
+        steps=larger(w.steps, k.STEPS, 2),
+        found=np.zeros(max(len(w.found), need + need // 2 + 8), np.int32),
+    )
+    rehash.run(len(ptes), grown)
+    return grown

@@ -1,0 +1,112 @@
+"""Pages, places and stays begin and end: the loop's words for what happened, each writing what policies will replay."""
+
+from __future__ import annotations
+
+from tracetool.replay import columns as k
+from tracetool.replay.columns import World
+from tracetool.replay.pagetables import insert, link, remove, unlink
+from tracetool_parsers.loops import part
+
+
+@part
+def step(w: World, event: int, op: int, a: int, b: int, third: int) -> None:
+    at = w.count[k.STEPS]
+    w.count[k.STEPS] = at + 1
+    w.steps[at, k.H_OP] = op
+    w.steps[at, k.H_A] = a
+    w.steps[at, k.H_B] = b
+    w.steps[at, k.H_C] = third
+    w.steps[at, k.H_EVENT] = event
+
+
+@part
+def new_page(w: World, event: int, frame: int) -> int:
+    """A new life of a page frame; the one before is over, if nothing said so."""
+    page = w.count[k.PAGES]
+    w.count[k.PAGES] = page + 1
+    w.pages[page, k.F_FRAME] = frame
+    w.pages[page, k.F_MAPCOUNT] = 0
+    w.pages[page, k.F_RMAP] = -1
+    w.pages[page, k.F_REFS] = -1
+    w.pages[page, k.F_FROM] = event
+    w.pages[page, k.F_TO] = -1
+    before = w.frame_page[frame]
+    if before >= 0:
+        end_page(w, event, before)
+    w.frame_page[frame] = page
+    return page
+
+
+@part
+def end_page(w: World, event: int, page: int) -> None:
+    """A freed frame is mapped nowhere and referenced by none: what still seems to be was missed, and ends here at the latest."""
+    while w.pages[page, k.F_RMAP] >= 0:
+        w.count[k.HEALED] += 1
+        drop(w, event, w.pages[page, k.F_RMAP], k.UNMAPPED)
+    while w.pages[page, k.F_REFS] >= 0:
+        release(w, event, w.pages[page, k.F_REFS], k.AT_LATEST)
+    w.pages[page, k.F_TO] = event
+    if w.frame_page[w.pages[page, k.F_FRAME]] == page:
+        w.frame_page[w.pages[page, k.F_FRAME]] = -1
+
+
+@part
+def begin_stay(w: World, event: int, pte: int, kind: int, page: int, began: int) -> None:
+    """A stay begins: `page` is a page, or THE_ZERO_PAGE or SWAPPED."""
+    at = w.count[k.STAYS]
+    w.count[k.STAYS] = at + 1
+    w.stays[at, k.S_PLACE] = w.ptes[pte, k.P_PLACE]
+    w.stays[at, k.S_PAGE] = page
+    w.stays[at, k.S_FROM] = event
+    w.stays[at, k.S_TO] = -1
+    w.stays[at, k.S_BEGAN] = began
+    w.stays[at, k.S_ENDED] = k.OPEN
+    w.ptes[pte, k.P_STAY] = at
+    w.ptes[pte, k.P_KIND] = kind
+    if kind == k.PAGE:
+        link(w, pte, page)
+
+
+@part
+def end_stay(w: World, event: int, pte: int, ended: int) -> None:
+    """The stay of an entry ends; the entry itself remains, holding nothing."""
+    stay = w.ptes[pte, k.P_STAY]
+    w.stays[stay, k.S_TO] = event
+    w.stays[stay, k.S_ENDED] = ended
+    if w.ptes[pte, k.P_KIND] == k.PAGE:
+        unlink(w, pte)
+
+
+@part
+def drop(w: World, event: int, pte: int, ended: int) -> None:
+    """The entry goes with what it holds."""
+    end_stay(w, event, pte, ended)
+    step(w, event, k.STEP_DROP, w.ptes[pte, k.P_PLACE], ended, -1)
+    remove(w, pte)
+
+
+@part
+def new_place(w: World, mm: int, vpn: int) -> int:
+    """An entry for an address that has none."""
+    pte = insert(w, mm, vpn)
+    place = w.count[k.PLACES]
+    w.count[k.PLACES] = place + 1
+    w.places[place, k.L_MM] = mm
+    w.places[place, k.L_VPN] = vpn
+    w.ptes[pte, k.P_PLACE] = place
+    return pte
+
+
+@part
+def release(w: World, event: int, ref: int, how: int) -> None:
+    w.refs[ref, k.R_TO] = event
+    w.refs[ref, k.R_RELEASED] = how
+    page = w.refs[ref, k.R_PAGE]
+    before = w.pages[page, k.F_REFS]
+    if before == ref:
+        w.pages[page, k.F_REFS] = w.refs[ref, k.R_NEXT]
+    else:
+        while w.refs[before, k.R_NEXT] != ref:
+            before = w.refs[before, k.R_NEXT]
+        w.refs[before, k.R_NEXT] = w.refs[ref, k.R_NEXT]
+    step(w, event, k.STEP_UNREF, ref, -1, -1)

@@ -1,0 +1,427 @@
+"""The observed replay: memory events -> who mapped which page when, as the traced kernel said, and the steps that policies replay."""
+
+from __future__ import annotations
+
+from tracetool.memory_events import codes as c
+from tracetool.memory_events.codes import Op
+from tracetool.replay import columns as k
+from tracetool.replay.columns import Events, World
+from tracetool.replay.lives import begin_stay, drop, end_page, end_stay, new_page, new_place, release, step
+from tracetool.replay.pagetables import find, in_range, mapper, remove
+from tracetool.schema import VIA
+from tracetool_parsers.loops import loop, part
+
+MADV_DONTNEED = 4
+#: GUP of an address space that no thread has run on yet is exec's, which fills it from nothing.
+VIA_EXEC = VIA.index("exec")
+
+
+@part
+def _map_new(w: World, e: Events, i: int, t: int) -> None:
+    """A new anonymous page is mapped. What was there goes first; its rmap_remove is still to come on this thread."""
+    mm, vpn, why = e.mm[i], e.address[i] >> 12, e.arg[i]
+    page = new_page(w, i, e.frame[i])
+    pte = find(w, mm, vpn)
+    held = w.ptes[pte, k.P_KIND] if pte >= 0 else k.FREE
+    began = k.TOUCH
+    if why == c.IN_COW:
+        began = k.ZERO_FILL if held == k.ZERO else k.COPY
+    elif why == c.IN_FORK:
+        began = k.EARLY_COPY
+    elif why == c.IN_SWAP or held == k.SWAP:
+        began = k.SWAP_IN
+    if pte >= 0:
+        if held == k.PAGE:
+            w.threads[t, k.X_REPLACED] = w.ptes[pte, k.P_PAGE]
+        end_stay(w, i, pte, k.COPIED if held == k.PAGE else k.REPLACED)
+    else:
+        pte = new_place(w, mm, vpn)
+    begin_stay(w, i, pte, k.PAGE, page, began)
+    if why == c.IN_COW and w.threads[t, k.X_DECISION] >= 0:
+        decision = w.threads[t, k.X_DECISION]
+        w.decisions[decision, k.D_AFTER] = page
+        w.decisions[decision, k.D_PLACE] = w.ptes[pte, k.P_PLACE]
+        if e.flags[w.decisions[decision, k.D_FROM]] & c.ZERO_PAGE:
+            w.decisions[decision, k.D_DECISION] = k.DID_ZERO_FILL
+        else:
+            w.decisions[decision, k.D_DECISION] = k.DID_COPY
+    elif why != c.IN_FORK:
+        step(w, i, k.STEP_NEW, w.ptes[pte, k.P_PLACE], page, began)
+
+
+@part
+def _map_again(w: World, e: Events, i: int, t: int) -> None:
+    """Known pages are mapped (again): swap-in, migration back, KSM."""
+    mm, first = e.mm[i], e.address[i] >> 12
+    for n in range(e.frames[i]):
+        frame = e.frame[i] + n
+        page = w.frame_page[frame]
+        if page < 0:
+            page = new_page(w, -1, frame)
+        pte = find(w, mm, first + n)
+        if pte >= 0:
+            if w.ptes[pte, k.P_KIND] == k.PAGE:
+                if w.ptes[pte, k.P_PAGE] == page:
+                    continue
+                w.threads[t, k.X_REPLACED] = w.ptes[pte, k.P_PAGE]
+            end_stay(w, i, pte, k.REPLACED)
+        else:
+            pte = new_place(w, mm, first + n)
+        begin_stay(w, i, pte, k.PAGE, page, k.AGAIN)
+        step(w, i, k.STEP_AGAIN, w.ptes[pte, k.P_PLACE], page, -1)
+
+
+@part
+def _unmap(w: World, e: Events, i: int, t: int) -> None:
+    for n in range(e.frames[i]):
+        page = w.frame_page[e.frame[i] + n]
+        if page < 0:
+            continue
+        if w.threads[t, k.X_REPLACED] == page:
+            w.threads[t, k.X_REPLACED] = -1
+            continue
+        mm = e.mm[i]
+        pte = mapper(w, page, mm) if mm >= 0 else -1
+        if pte < 0 and w.pages[page, k.F_MAPCOUNT] == 1:
+            # Only one can have been meant, whatever the context seemed to say.
+            pte = w.pages[page, k.F_RMAP]
+        if pte < 0:
+            w.count[k.UNKNOWN_UNMAPS] += 1
+        elif w.threads[t, k.X_SWAPPING] == page:
+            w.threads[t, k.X_SWAPPING] = -1
+            end_stay(w, i, pte, k.SWAPPED_OUT)
+            begin_stay(w, i, pte, k.SWAP, k.SWAPPED, k.AGAIN)
+            step(w, i, k.STEP_SWAP_OUT, w.ptes[pte, k.P_PLACE], -1, -1)
+        else:
+            drop(w, i, pte, k.EXIT if w.spaces[w.ptes[pte, k.P_MM], k.A_DYING] else k.UNMAPPED)
+
+
+@part
+def _cow_begin(w: World, e: Events, i: int, t: int) -> None:
+    """A store meets a read-only page. Shared file mappings are none of COW's business."""
+    w.threads[t, k.X_DECISION] = -1
+    w.threads[t, k.X_REPLACED] = -1
+    if e.flags[i] & c.SHARED:
+        return
+    mm, vpn = e.mm[i], e.address[i] >> 12
+    pte = find(w, mm, vpn)
+    before = k.NO_PAGE
+    if e.flags[i] & c.ZERO_PAGE:
+        before = k.THE_ZERO_PAGE
+        if pte < 0:
+            pte = new_place(w, mm, vpn)
+            begin_stay(w, -1, pte, k.ZERO, k.THE_ZERO_PAGE, k.BEFORE_TRACE)
+            step(w, i, k.STEP_ZERO, w.ptes[pte, k.P_PLACE], -1, -1)
+    elif pte >= 0 and w.ptes[pte, k.P_KIND] == k.PAGE:
+        before = w.ptes[pte, k.P_PAGE]
+    elif pte < 0 and mm >= 0 and w.spaces[mm, k.A_BORN]:
+        # Every anonymous page of an address space that the trace saw being made is known: this one is page cache.
+        before = k.FILE_PAGE
+    at = w.count[k.DECISIONS]
+    w.count[k.DECISIONS] = at + 1
+    w.decisions[at, k.D_FROM] = i
+    w.decisions[at, k.D_TO] = -1
+    w.decisions[at, k.D_PLACE] = w.ptes[pte, k.P_PLACE] if pte >= 0 else -1
+    w.decisions[at, k.D_BEFORE] = before
+    w.decisions[at, k.D_AFTER] = before
+    w.decisions[at, k.D_DECISION] = k.NOTHING
+    w.threads[t, k.X_DECISION] = at
+
+
+@part
+def _cow_end(w: World, e: Events, i: int, t: int, says_write: int) -> None:
+    decision = w.threads[t, k.X_DECISION]
+    w.threads[t, k.X_DECISION] = -1
+    if decision < 0:
+        return
+    begin = w.decisions[decision, k.D_FROM]
+    unshare = e.flags[begin] & c.UNSHARE != 0
+    w.decisions[decision, k.D_TO] = i
+    if w.decisions[decision, k.D_DECISION] == k.NOTHING:
+        # VM_FAULT_OOM, SIGBUS, RETRY, FALLBACK: nothing was done. Up to v6.1 success is told by VM_FAULT_WRITE (8).
+        failed = e.arg[i] & 0xC03 != 0 or (says_write != 0 and not unshare and e.arg[i] & 8 == 0)
+        if failed:
+            return
+        w.decisions[decision, k.D_DECISION] = k.DID_REUSE
+        if w.decisions[decision, k.D_BEFORE] == k.NO_PAGE:
+            _found(w, e, begin, decision)
+    elif unshare:
+        w.decisions[decision, k.D_DECISION] = k.DID_UNSHARE
+    after = w.decisions[decision, k.D_AFTER] if w.decisions[decision, k.D_DECISION] != k.DID_REUSE else -1
+    step(w, begin, k.STEP_UNSHARE if unshare else k.STEP_WRITE, w.decisions[decision, k.D_PLACE], decision, after)
+
+
+@part
+def _found(w: World, e: Events, begin: int, decision: int) -> None:
+    """A page that was reused in place is anonymous: it has been here since before the trace."""
+    mm, vpn = e.mm[begin], e.address[begin] >> 12
+    if e.frames[begin] != 1 or find(w, mm, vpn) >= 0:
+        return
+    page = w.frame_page[e.frame[begin]]
+    if page < 0:
+        page = new_page(w, -1, e.frame[begin])
+    pte = new_place(w, mm, vpn)
+    begin_stay(w, -1, pte, k.PAGE, page, k.BEFORE_TRACE)
+    step(w, begin, k.STEP_AGAIN, w.ptes[pte, k.P_PLACE], page, -1)
+    w.decisions[decision, k.D_PLACE] = w.ptes[pte, k.P_PLACE]
+    w.decisions[decision, k.D_AFTER] = page
+
+
+@part
+def _fault(w: World, e: Events, i: int) -> None:
+    """A read of an untouched anonymous page, of which nothing else came, maps the zero page."""
+    if e.flags[i] & (c.WRITE | c.ANON_AREA) != c.ANON_AREA or e.arg[i] != c.FAULT_NOTHING or e.mm[i] < 0:
+        return
+    if find(w, e.mm[i], e.address[i] >> 12) >= 0 or not w.spaces[e.mm[i], k.A_BORN]:
+        return
+    pte = new_place(w, e.mm[i], e.address[i] >> 12)
+    begin_stay(w, i, pte, k.ZERO, k.THE_ZERO_PAGE, k.ZERO_PAGE)
+    step(w, i, k.STEP_ZERO, w.ptes[pte, k.P_PLACE], -1, -1)
+
+
+@part
+def _fork(w: World, e: Events, i: int) -> None:
+    """What the parent has in the range, the child has too; where fork copied a page early, the child's is there already."""
+    child, parent = e.mm[i], e.arg[i]
+    if e.flags[i] & c.COPIED == 0 or parent < 0:
+        return
+    first = e.address[i] >> 12
+    number = in_range(w, parent, first, first + e.pages[i])
+    for n in range(number):
+        of = w.found[n]
+        own = find(w, child, w.vpn[of])
+        early = w.ptes[own, k.P_PAGE] if own >= 0 else -1
+        if own < 0:
+            own = new_place(w, child, w.vpn[of])
+            begin_stay(w, i, own, w.ptes[of, k.P_KIND], w.stays[w.ptes[of, k.P_STAY], k.S_PAGE], k.FORK)
+        step(w, i, k.STEP_SHARE, w.ptes[of, k.P_PLACE], w.ptes[own, k.P_PLACE], early)
+
+
+@part
+def _zap(w: World, event: int, mm: int, first: int, end: int) -> None:
+    """The zero page and swap entries go without a word; mapped pages are told by rmap_remove."""
+    number = in_range(w, mm, first, end)
+    for n in range(number):
+        if w.ptes[w.found[n], k.P_KIND] != k.PAGE:
+            drop(w, event, w.found[n], k.UNMAPPED)
+
+
+@part
+def _table_move(w: World, e: Events, i: int) -> None:
+    mm, first, to = e.mm[i], e.address[i] >> 12, e.arg[i] >> 12
+    number = in_range(w, mm, first, first + e.pages[i])
+    for n in range(number):
+        old = w.found[n]
+        vpn = w.vpn[old] - first + to
+        kind, page, place = w.ptes[old, k.P_KIND], w.stays[w.ptes[old, k.P_STAY], k.S_PAGE], w.ptes[old, k.P_PLACE]
+        end_stay(w, i, old, k.MOVED)
+        remove(w, old)
+        stale = find(w, mm, vpn)
+        if stale >= 0:
+            w.count[k.HEALED] += 1
+            drop(w, i, stale, k.UNMAPPED)
+        new = new_place(w, mm, vpn)
+        begin_stay(w, i, new, kind, page, k.MOVE)
+        step(w, i, k.STEP_MOVE, place, w.ptes[new, k.P_PLACE], -1)
+
+
+@part
+def _exit(w: World, e: Events, i: int) -> None:
+    """Teardown begins: what goes without a word goes now. When it is over nothing is left."""
+    mm = e.mm[i]
+    if mm < 0:
+        return
+    over = e.flags[i] & c.EXIT_DONE != 0
+    w.spaces[mm, k.A_DYING] = 0 if over else 1
+    number = in_range(w, mm, 0, 1 << 45)
+    for n in range(number):
+        if over or w.ptes[w.found[n], k.P_KIND] != k.PAGE:
+            drop(w, i, w.found[n], k.EXIT)
+
+
+@part
+def _ref_get(w: World, e: Events, i: int) -> None:
+    group, first = e.arg[i], e.address[i] >> 12
+    w.groups[group, k.G_FIRST] = w.count[k.REFS]
+    if e.mm[i] < 0:
+        return
+    number = in_range(w, e.mm[i], first, first + e.pages[i])
+    for n in range(number):
+        pte = w.found[n]
+        if w.ptes[pte, k.P_KIND] != k.PAGE:
+            continue
+        page, ref = w.ptes[pte, k.P_PAGE], w.count[k.REFS]
+        w.count[k.REFS] = ref + 1
+        w.refs[ref, k.R_PAGE] = page
+        w.refs[ref, k.R_PLACE] = w.ptes[pte, k.P_PLACE]
+        w.refs[ref, k.R_GROUP] = group
+        w.refs[ref, k.R_INDEX] = w.vpn[pte] - first
+        w.refs[ref, k.R_FROM] = i
+        w.refs[ref, k.R_TO] = -1
+        w.refs[ref, k.R_RELEASED] = k.UNKNOWN
+        w.refs[ref, k.R_NEXT] = w.pages[page, k.F_REFS]
+        w.pages[page, k.F_REFS] = ref
+        w.groups[group, k.G_SIZE] += 1
+        step(w, i, k.STEP_REF, w.ptes[pte, k.P_PLACE], ref, e.flags[i])
+
+
+@part
+def _ref_put(w: World, e: Events, i: int) -> None:
+    """References are released: those of a request from a page number on, or by page the oldest of that kind and what follows it."""
+    how = k.EXACT if e.flags[i] & c.EXACT else k.AT_LATEST
+    if e.flags[i] & c.BY_GROUP:
+        _release_group(w, i, e.arg[i], e.pages[i], 1 << 40, how)
+        return
+    if e.frames[i] < 1:
+        return
+    page = w.frame_page[e.frame[i]]
+    ref = w.pages[page, k.F_REFS] if page >= 0 else -1
+    oldest = -1
+    while ref >= 0:
+        if (e.flags[w.refs[ref, k.R_FROM]] ^ e.flags[i]) & c.PIN == 0:
+            oldest = ref
+        ref = w.refs[ref, k.R_NEXT]
+    if oldest >= 0:
+        index = w.refs[oldest, k.R_INDEX]
+        _release_group(w, i, w.refs[oldest, k.R_GROUP], index, index + e.pages[i], how)
+
+
+@part
+def _release_group(w: World, event: int, group: int, first: int, end: int, how: int) -> None:
+    start = w.groups[group, k.G_FIRST]
+    for ref in range(start, start + w.groups[group, k.G_SIZE]):
+        if first <= w.refs[ref, k.R_INDEX] < end and w.refs[ref, k.R_TO] < 0:
+            release(w, event, ref, how)
+
+
+@part
+def _protect(w: World, e: Events, i: int) -> None:
+    if e.mm[i] < 0:
+        return
+    first = e.address[i] >> 12
+    number = in_range(w, e.mm[i], first, first + e.pages[i])
+    for n in range(number):
+        step(w, i, k.STEP_PROTECT, w.ptes[w.found[n], k.P_PLACE], 1 if e.flags[i] & 2 else 0, -1)
+
+
+@part
+def _areas(w: World, e: Events, i: int) -> None:
+    """System calls that change areas, and address spaces that come and go."""
+    op, mm = e.op[i], e.mm[i]
+    if op == Op.FORK_RANGE:
+        _fork(w, e, i)
+    elif op == Op.FORK:
+        w.spaces[mm, k.A_BORN] = 1 if e.arg[i] >= 0 and w.spaces[e.arg[i], k.A_BORN] else 0
+    elif op == Op.EXIT:
+        _exit(w, e, i)
+    elif op == Op.MREMAP:
+        if mm >= 0 and e.flags[i] == c.TABLES_MOVED:
+            _table_move(w, e, i)
+        elif mm >= 0 and e.flags[i] < e.pages[i]:
+            _zap(w, i, mm, (e.address[i] >> 12) + e.flags[i], (e.address[i] >> 12) + e.pages[i])
+    elif mm >= 0 and (op == Op.MUNMAP or op == Op.MMAP or (op == Op.MADVISE and e.flags[i] == MADV_DONTNEED)):
+        _zap(w, i, mm, e.address[i] >> 12, (e.address[i] >> 12) + e.pages[i])
+    elif op == Op.MPROTECT:
+        _protect(w, e, i)
+
+
+@part
+def _need(w: World, e: Events, i: int) -> int:
+    """How many entries an event may touch at most."""
+    op, mm = e.op[i], e.mm[i]
+    if op == Op.FORK_RANGE:
+        return w.spaces[e.arg[i], k.A_PTES] if e.arg[i] >= 0 else 0
+    if op == Op.FREE or op == Op.MAP_NEW:
+        need = 1
+        for n in range(e.frames[i]):
+            page = w.frame_page[e.frame[i] + n]
+            if page >= 0:
+                need += w.pages[page, k.F_MAPCOUNT] + _open_refs(w, page)
+        return need
+    if op == Op.REF_PUT:
+        return _releasable(w, e, i)
+    if mm >= 0 and op >= Op.MMAP or op == Op.EXIT or op == Op.REF_GET:
+        return w.spaces[mm, k.A_PTES] if mm >= 0 else 0
+    return max(e.frames[i], 1)
+
+
+@part
+def _releasable(w: World, e: Events, i: int) -> int:
+    if e.flags[i] & c.BY_GROUP:
+        return w.groups[e.arg[i], k.G_SIZE]
+    most = 0
+    page = w.frame_page[e.frame[i]] if e.frames[i] > 0 else -1
+    ref = w.pages[page, k.F_REFS] if page >= 0 else -1
+    while ref >= 0:
+        most = max(most, w.groups[w.refs[ref, k.R_GROUP], k.G_SIZE])
+        ref = w.refs[ref, k.R_NEXT]
+    return most
+
+
+@part
+def _open_refs(w: World, page: int) -> int:
+    number = 0
+    ref = w.pages[page, k.F_REFS]
+    while ref >= 0:
+        number += 1
+        ref = w.refs[ref, k.R_NEXT]
+    return number
+
+
+@part
+def _room(w: World, need: int) -> bool:
+    """Whether every array has room for what an event that touches `need` entries can add."""
+    count = w.count
+    return (
+        count[k.LIVE] + need + 2 < len(w.vpn)
+        and count[k.TABLES] + need + 2 < len(w.tables)
+        and count[k.PAGES] + need + 2 < len(w.pages)
+        and count[k.PLACES] + need + 2 < len(w.places)
+        and count[k.STAYS] + need + 2 < len(w.stays)
+        and count[k.REFS] + need + 2 < len(w.refs)
+        and count[k.STEPS] + 2 * need + 4 < len(w.steps)
+        and count[k.DECISIONS] + 2 < len(w.decisions)
+        and need + 2 < len(w.found)
+    )
+
+
+@loop
+def observe(w: World, e: Events, start: int, end: int, says_write: int) -> int:
+    """Replay events from `start` on; returns `end`, or the event before which the arrays must grow by `count[NEED]` entries."""
+    for i in range(start, end):
+        need = _need(w, e, i)
+        if not _room(w, need):
+            w.count[k.NEED] = need
+            return i
+        op, t = e.op[i], e.thread[i]
+        if op == Op.UNMAP:
+            _unmap(w, e, i, t)
+        elif op == Op.FAULT:
+            _fault(w, e, i)
+        elif op == Op.FREE:
+            for n in range(e.frames[i]):
+                page = w.frame_page[e.frame[i] + n]
+                if page >= 0:
+                    end_page(w, i, page)
+        elif op == Op.MAP_NEW:
+            if e.mm[i] >= 0:
+                _map_new(w, e, i, t)
+        elif op == Op.COW_BEGIN:
+            _cow_begin(w, e, i, t)
+        elif op == Op.COW_END:
+            _cow_end(w, e, i, t, says_write)
+        elif op == Op.MAP_AGAIN:
+            if e.mm[i] >= 0:
+                _map_again(w, e, i, t)
+        elif op == Op.SWAP_OUT:
+            w.threads[t, k.X_SWAPPING] = w.frame_page[e.frame[i]] if e.frames[i] > 0 else -1
+        elif op == Op.GUP:
+            if e.mm[i] >= 0 and e.flags[i] >> c.VIA_SHIFT == VIA_EXEC:
+                w.spaces[e.mm[i], k.A_BORN] = 1
+        elif op == Op.REF_GET:
+            _ref_get(w, e, i)
+        elif op == Op.REF_PUT:
+            _ref_put(w, e, i)
+        else:
+            _areas(w, e, i)
+    return end

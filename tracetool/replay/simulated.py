@@ -1,0 +1,366 @@
+"""The simulated replay: the same steps under a policy's decisions, or, following, under the recorded ones with the policy only asked.
+
+A decision comes from the replayed state alone. Where the recorded kernel copied, the page that it got serves the policy's copy, too, so
+that frames keep their numbers; a copy that only the policy makes gets a page of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from tracetool.memory_events import codes as c
+from tracetool.policies import Policy, tabulate
+from tracetool.policies import facts as f
+from tracetool.replay import columns as k
+from tracetool.replay.history import History
+from tracetool.schema import REASONS
+from tracetool_parsers.loops import loop, part
+
+Ints = npt.NDArray[Any]
+
+# Places: the page there, whether its entry is writable (under the policy; on the recording kernel), the open stay, the page before swap-out.
+Y_PAGE, Y_WRITABLE, Y_SEEN_WRITABLE, Y_STAY, Y_SWAPPED = range(5)
+# Pages: mappings, FOLL_GET and FOLL_PIN references, exclusive, whether stores to it may have gone unseen.
+G_MAPCOUNT, G_GETS, G_PINS, G_EXCLUSIVE, G_UNSURE = range(5)
+# Decisions made: memory event, its end, place, page before and after, decision, reason, mappings and references before, what the policy
+# said (0 reuse, 1 copy, -1: not asked), whether it rests on accesses that the trace cannot show.
+W_EVENT, W_LAST, W_PLACE, W_BEFORE, W_AFTER, W_DECISION, W_REASON, W_MAPCOUNT, W_REFS, W_POLICY, W_UNSURE = range(11)
+
+REASON_UNKNOWN = REASONS.index("unknown")
+REASON_MAPPING = REASONS.index("another-mapping")
+REASON_REFERENCE = REASONS.index("reference")
+REASON_SOLE = REASONS.index("sole-owner")
+REASON_FILE = REASONS.index("not-anonymous")
+REASON_ZERO = REASONS.index("zero-page")
+REASON_PINNED = REASONS.index("pinned-at-fork")
+REASON_WRITABLE = REASONS.index("writable")
+
+# counters
+MADE, STAYS, PAGES = range(3)
+
+
+class Sim(NamedTuple):
+    """State and output of one policy's replay, and the policy as tables."""
+
+    places: Ints
+    pages: Ints
+    pinned: Ints
+    place_mm: Ints
+    ref_page: Ints
+    ref_pin: Ints
+    made: Ints
+    stays: Ints
+    count: Ints
+    write_fault: Ints
+    fork: Ints
+    gup: Ints
+
+
+@part
+def _facts(w: Sim, place: int, page: int) -> int:
+    bits = 0
+    if w.pages[page, G_MAPCOUNT] > 1:
+        bits |= f.MAPPED_ELSEWHERE
+    if w.pages[page, G_GETS] + w.pages[page, G_PINS] > 0:
+        bits |= f.REFERENCED
+    if w.pages[page, G_PINS] > 0:
+        bits |= f.MAYBE_PINNED
+    if w.pinned[w.place_mm[place]]:
+        bits |= f.MM_HAS_PINNED
+    if w.pages[page, G_EXCLUSIVE]:
+        bits |= f.EXCLUSIVE
+    return bits
+
+
+@part
+def _made(w: Sim, event: int, last: int, place: int, before: int, after: int, decision: int, reason: int, said: int) -> None:
+    at = w.count[MADE]
+    w.count[MADE] = at + 1
+    w.made[at, W_EVENT] = event
+    w.made[at, W_LAST] = last
+    w.made[at, W_PLACE] = place
+    w.made[at, W_BEFORE] = before
+    w.made[at, W_AFTER] = after
+    w.made[at, W_DECISION] = decision
+    w.made[at, W_REASON] = reason
+    w.made[at, W_MAPCOUNT] = w.pages[before, G_MAPCOUNT] if before >= 0 else 0
+    w.made[at, W_REFS] = w.pages[before, G_GETS] + w.pages[before, G_PINS] if before >= 0 else 0
+    w.made[at, W_POLICY] = said
+    w.made[at, W_UNSURE] = w.pages[before, G_UNSURE] if before >= 0 else 0
+
+
+@part
+def _leave(w: Sim, event: int, place: int, ended: int) -> None:
+    """What is at a place goes."""
+    stay, page = w.places[place, Y_STAY], w.places[place, Y_PAGE]
+    if stay >= 0:
+        w.stays[stay, k.S_TO] = event
+        w.stays[stay, k.S_ENDED] = ended
+    if page >= 0:
+        w.pages[page, G_MAPCOUNT] -= 1
+    w.places[place, Y_STAY] = -1
+    w.places[place, Y_PAGE] = k.NO_PAGE
+
+
+@part
+def _enter(w: Sim, event: int, place: int, page: int, began: int, writable: int) -> None:
+    """A page (or the zero page, or a swap entry) is at a place now."""
+    stay = w.count[STAYS]
+    w.count[STAYS] = stay + 1
+    w.stays[stay, k.S_PLACE] = place
+    w.stays[stay, k.S_PAGE] = page
+    w.stays[stay, k.S_FROM] = event
+    w.stays[stay, k.S_TO] = -1
+    w.stays[stay, k.S_BEGAN] = began
+    w.stays[stay, k.S_ENDED] = k.OPEN
+    w.places[place, Y_STAY] = stay
+    w.places[place, Y_PAGE] = page
+    w.places[place, Y_WRITABLE] = writable
+    if page >= 0:
+        w.pages[page, G_MAPCOUNT] += 1
+        if writable:
+            w.pages[page, G_EXCLUSIVE] = 1
+
+
+@part
+def _copied_to(w: Sim, recorded: int) -> int:
+    """The page that a copy goes to: the one that the recorded kernel took, or one that only the policy makes."""
+    if recorded >= 0:
+        return recorded
+    page = w.count[PAGES]
+    w.count[PAGES] = page + 1
+    return page
+
+
+@part
+def _write(w: Sim, d: Ints, event: int, place: int, recorded: int, gave: int, follow: int, unshare: int) -> None:
+    """A store (or a read pin that wants the page to itself) meets a read-only entry."""
+    page = w.places[place, Y_PAGE] if place >= 0 else k.NO_PAGE
+    last, decided = d[recorded, k.D_TO], d[recorded, k.D_DECISION]
+    copied = gave >= 0
+    if page == k.THE_ZERO_PAGE or page == k.SWAPPED or page == k.NO_PAGE:
+        _write_no_page(w, event, place, page, d[recorded, k.D_BEFORE], last, decided, gave)
+        return
+    if follow == 0 and unshare == 0 and w.places[place, Y_WRITABLE]:
+        _made(w, event, last, place, page, page, k.DID_IN_PLACE, REASON_WRITABLE, 0)
+        w.places[place, Y_SEEN_WRITABLE] = 1
+        return
+    said = w.write_fault[_facts(w, place, page)]
+    copies, reason = said & 1 != 0, said >> 1
+    if follow:
+        reason = REASON_SOLE
+        if copied:
+            reason = REASON_MAPPING if w.pages[page, G_MAPCOUNT] > 1 else REASON_UNKNOWN
+            if w.pages[page, G_MAPCOUNT] <= 1 and w.pages[page, G_GETS] + w.pages[page, G_PINS] > 0:
+                reason = REASON_REFERENCE
+        copies = copied
+    after = _copied_to(w, gave) if copies else page
+    decision = (k.DID_UNSHARE if unshare else k.DID_COPY) if copies else k.DID_REUSE
+    _made(w, event, last, place, page, after, decision, reason, said & 1)
+    if copies:
+        _leave(w, event, place, k.COPIED)
+        _enter(w, event, place, after, k.UNSHARE if unshare else k.COPY, 1 - unshare)
+    w.pages[after, G_EXCLUSIVE] = 1
+    if unshare == 0:
+        w.places[place, Y_WRITABLE] = 1
+        w.places[place, Y_SEEN_WRITABLE] = 1
+
+
+@part
+def _write_no_page(w: Sim, event: int, place: int, page: int, before: int, last: int, decided: int, gave: int) -> None:
+    """The zero page and page cache are copied by every kernel; of what is not known, the recorded outcome is taken."""
+    decision, reason, said = k.UNDETERMINED, REASON_UNKNOWN, -1
+    if page == k.THE_ZERO_PAGE:
+        decision, reason, said = k.DID_ZERO_FILL, REASON_ZERO, 1
+    elif before == k.FILE_PAGE:
+        decision, reason, said = k.DID_COPY, REASON_FILE, 1
+    if gave < 0 and decision != k.DID_ZERO_FILL:
+        decision = k.NOTHING if decided == k.NOTHING else k.UNDETERMINED
+    after = gave if decision != k.DID_ZERO_FILL else _copied_to(w, gave)
+    _made(w, event, last, place, page if page < 0 else k.NO_PAGE, after, decision, reason, said)
+    if place >= 0 and after >= 0:
+        _leave(w, event, place, k.REPLACED)
+        _enter(w, event, place, after, k.ZERO_FILL if decision == k.DID_ZERO_FILL else k.COPY, 1)
+        w.places[place, Y_SEEN_WRITABLE] = 1
+
+
+@part
+def _share(w: Sim, event: int, of: int, own: int, early: int, follow: int) -> None:
+    """fork: share what the parent has there, or copy it for the child now."""
+    page = w.places[of, Y_PAGE]
+    if page < 0:
+        if page != k.NO_PAGE:
+            _enter(w, event, own, page, k.FORK, 0)
+            w.places[own, Y_SWAPPED] = w.places[of, Y_SWAPPED]
+        elif early >= 0:
+            _enter(w, event, own, early, k.EARLY_COPY, 1)
+        return
+    said = w.fork[_facts(w, of, page)]
+    copies = early >= 0 if follow else said & 1 != 0
+    if copies:
+        after = _copied_to(w, early)
+        _made(w, event, -1, own, page, after, k.DID_EARLY_COPY, REASON_PINNED, said & 1)
+        _enter(w, event, own, after, k.EARLY_COPY, 1)
+    else:
+        if said & 1 != 0 or early >= 0:
+            _made(w, event, -1, own, page, page, k.NOTHING, REASON_UNKNOWN, said & 1)
+        _enter(w, event, own, page, k.FORK, 0)
+        w.places[of, Y_WRITABLE] = 0
+        w.pages[page, G_EXCLUSIVE] = 0
+    # The recorded kernel left the parent's entry writable: under sharing its next store would fault, and is not in the trace.
+    if early < 0:
+        w.places[of, Y_SEEN_WRITABLE] = 0
+    elif not copies:
+        w.pages[page, G_UNSURE] = 1
+    w.places[own, Y_SEEN_WRITABLE] = 1 if early >= 0 else 0
+
+
+@part
+def _reference(w: Sim, event: int, place: int, ref: int, flags: int, follow: int) -> None:
+    """GUP takes the page; a policy may want it unshared first."""
+    page = w.places[place, Y_PAGE]
+    pin = 1 if flags & c.PIN else 0
+    if page < 0:
+        return
+    if follow == 0 and flags & c.WRITE == 0 and w.places[place, Y_WRITABLE] == 0:
+        request = (f.PIN if pin else 0) | (f.LONGTERM if flags & c.LONGTERM else 0)
+        if w.gup[_facts(w, place, page) | request]:
+            page = _unshare(w, event, place, page)
+    w.ref_page[ref] = page
+    w.ref_pin[ref] = pin
+    if pin:
+        w.pages[page, G_PINS] += 1
+        w.pinned[w.place_mm[place]] = 1
+    else:
+        w.pages[page, G_GETS] += 1
+
+
+@part
+def _unshare(w: Sim, event: int, place: int, page: int) -> int:
+    said = w.write_fault[_facts(w, place, page)]
+    after = _copied_to(w, -1) if said & 1 else page
+    _made(w, event, -1, place, page, after, k.DID_UNSHARE if said & 1 else k.DID_REUSE, said >> 1, said & 1)
+    if said & 1:
+        _leave(w, event, place, k.COPIED)
+        _enter(w, event, place, after, k.UNSHARE, 0)
+    w.pages[after, G_EXCLUSIVE] = 1
+    return after
+
+
+@part
+def _unreference(w: Sim, ref: int) -> None:
+    page = w.ref_page[ref]
+    if page >= 0:
+        w.pages[page, G_PINS if w.ref_pin[ref] else G_GETS] -= 1
+
+
+@part
+def _move(w: Sim, event: int, old: int, new: int) -> None:
+    page, writable = w.places[old, Y_PAGE], w.places[old, Y_WRITABLE]
+    _leave(w, event, old, k.MOVED)
+    if page == k.NO_PAGE:
+        return
+    exclusive = w.pages[page, G_EXCLUSIVE] if page >= 0 else 0
+    _enter(w, event, new, page, k.MOVE, writable)
+    if page >= 0:
+        w.pages[page, G_EXCLUSIVE] = exclusive
+    w.places[new, Y_SEEN_WRITABLE] = w.places[old, Y_SEEN_WRITABLE]
+    w.places[new, Y_SWAPPED] = w.places[old, Y_SWAPPED]
+
+
+@part
+def _new(w: Sim, event: int, place: int, page: int, began: int) -> None:
+    _leave(w, event, place, k.REPLACED)
+    _enter(w, event, place, page, began, 1)
+    w.places[place, Y_SEEN_WRITABLE] = 1
+
+
+@part
+def _again(w: Sim, event: int, place: int, page: int) -> None:
+    """A page comes back to a place: the one that the policy had there before it was swapped out, else the recorded one."""
+    before = w.places[place, Y_SWAPPED]
+    _leave(w, event, place, k.REPLACED)
+    _enter(w, event, place, before if before >= 0 else page, k.AGAIN, 0)
+    w.places[place, Y_SWAPPED] = -1
+    w.places[place, Y_SEEN_WRITABLE] = 0
+
+
+@loop
+def simulate(w: Sim, steps: Ints, d: Ints, follow: int, restores: int) -> None:
+    """Replay all steps; `follow`: take the recorded decisions and only note what the policy says to them."""
+    for i in range(len(steps)):
+        op, a, b, event = steps[i, k.H_OP], steps[i, k.H_A], steps[i, k.H_B], steps[i, k.H_EVENT]
+        if op == k.STEP_WRITE:
+            _write(w, d, event, a, b, steps[i, k.H_C], follow, 0)
+        elif op == k.STEP_NEW:
+            _new(w, event, a, b, steps[i, k.H_C])
+        elif op == k.STEP_DROP:
+            _leave(w, event, a, b)
+        elif op == k.STEP_SHARE:
+            _share(w, event, a, b, steps[i, k.H_C], follow)
+        elif op == k.STEP_ZERO:
+            _leave(w, event, a, k.REPLACED)
+            _enter(w, event, a, k.THE_ZERO_PAGE, k.ZERO_PAGE, 0)
+        elif op == k.STEP_REF:
+            _reference(w, event, a, b, steps[i, k.H_C], follow)
+        elif op == k.STEP_UNREF:
+            _unreference(w, a)
+        elif op == k.STEP_MOVE:
+            _move(w, event, a, b)
+        elif op == k.STEP_AGAIN:
+            _again(w, event, a, b)
+        elif op == k.STEP_SWAP_OUT:
+            page = w.places[a, Y_PAGE]
+            _leave(w, event, a, k.SWAPPED_OUT)
+            _enter(w, event, a, k.SWAPPED, k.AGAIN, 0)
+            w.places[a, Y_SWAPPED] = page
+        elif op == k.STEP_UNSHARE:
+            if follow:
+                _write(w, d, event, a, b, steps[i, k.H_C], 1, 1)
+            elif a >= 0 and w.places[a, Y_PAGE] >= 0 and w.gup[_facts(w, a, w.places[a, Y_PAGE]) | f.PIN]:
+                _write(w, d, event, a, b, steps[i, k.H_C], 0, 1)
+        elif op == k.STEP_PROTECT:
+            if b == 0:
+                w.places[a, Y_WRITABLE] = 0
+                w.places[a, Y_SEEN_WRITABLE] = 0
+            elif restores and w.places[a, Y_PAGE] >= 0 and w.pages[w.places[a, Y_PAGE], G_EXCLUSIVE]:
+                w.places[a, Y_WRITABLE] = 1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one policy did with a history: `decisions` (row, W_*), `stays` (row, columns.S_*), the page that each reference holds."""
+
+    decisions: Ints
+    stays: Ints
+    ref_page: Ints
+
+
+def replay_steps(history: History, policy: Policy, follow: bool = False) -> Outcome:
+    """Replay a history under `policy`; `follow`: take the recorded decisions, asking the policy about each (column W_POLICY)."""
+    tables = tabulate(policy)
+    steps, places = history.steps, len(history.places)
+    kinds = np.bincount(steps[:, k.H_OP], minlength=12)
+    decisions = int(kinds[[k.STEP_WRITE, k.STEP_UNSHARE, k.STEP_SHARE, k.STEP_REF]].sum())
+    state = np.full((places, 5), -1, np.int32)
+    state[:, [Y_WRITABLE, Y_SEEN_WRITABLE]] = 0
+    sim = Sim(
+        places=state,
+        pages=np.zeros((history.pages + decisions + 1, 5), np.int32),
+        pinned=np.zeros(max(history.events.spaces, 1), np.int8),
+        place_mm=history.places[:, k.L_MM].astype(np.int32),
+        ref_page=np.full(len(history.refs), -1, np.int32),
+        ref_pin=np.zeros(len(history.refs), np.int8),
+        made=np.zeros((decisions, 11), np.int32),
+        stays=np.zeros((len(steps), 6), np.int32),
+        count=np.array([0, 0, history.pages], np.int64),
+        write_fault=tables.write_fault,
+        fork=tables.fork,
+        gup=tables.gup,
+    )
+    simulate.run(len(steps), sim, steps, history.decisions, int(follow), int(policy.mprotect_restores))
+    return Outcome(sim.made[: sim.count[MADE]].copy(), sim.stays[: sim.count[STAYS]].copy(), sim.ref_page)

@@ -1,0 +1,225 @@
+"""The report for a terminal: one screen of what was traced, what each policy costs and breaks, and why."""
+
+from __future__ import annotations
+
+import io
+import shlex
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from tracetool.analysis import Analysis, Step, Story
+from tracetool.report import storyline, summary
+from tracetool.report.words import counted, duration, hexadecimal, printable, since, size
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.table import Table
+    from rich.text import Text
+
+FINDINGS_SHOWN: Final = 10
+STEPS_SHOWN: Final = 20
+PARTINGS_SHOWN: Final = 6
+MISSING_SHOWN: Final = 4
+DEFAULT_WIDTH: Final = 80
+
+_STYLES: Final = {"defect": "bold red", "possible": "yellow", "inconclusive": "yellow", "clean": "green"}
+_COLUMNS: Final = (
+    "policy", "COW\nfaults", "copies", "reuses", "early\ncopies", "un-\nshares", "extra\npages", "extra\nbytes", "extra\ntime", "defects",
+)  # fmt: skip
+
+
+def render(analysis: Analysis, width: int | None = None, color: bool = False) -> str:
+    """The report as lines of at most `width` columns (None: 80; commands to copy are not folded), with terminal colours if asked for.
+
+    Strings of the trace are shown as text: control characters as escapes, never as commands to the terminal.
+    """
+    console = _console(width or DEFAULT_WIDTH, color)
+    for block in _blocks(analysis):
+        console.print(block)
+    for command in _next(analysis, console.width):
+        # Commands are for copying: they are not folded.
+        console.print(command, soft_wrap=True)
+    written: str = console.file.getvalue()  # type: ignore[attr-defined]
+    return written if color else "\n".join(line.rstrip() for line in written.splitlines()) + "\n"
+
+
+def _console(width: int, color: bool) -> Console:
+    from rich.console import Console
+
+    # Height is given too: without it rich asks the terminal, and a dumb one overrules the width.
+    return Console(
+        file=io.StringIO(), width=width, height=50, force_terminal=color, no_color=not color, color_system="standard" if color else None,
+        markup=False, emoji=False, highlight=False, legacy_windows=False,
+    )  # fmt: skip
+
+
+def _blocks(analysis: Analysis) -> Iterator[RenderableType]:
+    yield from _traced(analysis)
+    empty = summary.why_empty(analysis)
+    if empty:
+        yield _line(f"\n{empty}", "bold")
+    else:
+        yield _line("")
+        yield _policies(analysis)
+        yield from _legend(analysis)
+    yield from _story(analysis)
+    yield from _findings(analysis)
+
+
+def _traced(analysis: Analysis) -> Iterator[Text]:
+    trace = analysis.trace
+    facts = (
+        f"{trace.format}, kernel {trace.kernel or 'not named'}, {counted(trace.cpus, 'CPU')}, {counted(trace.events, 'event')} "
+        f"in {duration(trace.to_ns - trace.from_ns)} (clock {trace.clock or 'not named'})"
+    )
+    yield _line(trace.path, "bold")
+    yield _line(facts)
+    lacks = summary.coverage(analysis)
+    yield _line(f"Coverage: {' '.join(lacks)}" if lacks else "Coverage: no events lost.", "yellow" if lacks else "")
+
+
+def _policies(analysis: Analysis) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold", show_edge=False)
+    for name in _COLUMNS:
+        table.add_column(name, justify="left" if name in {"policy", "defects"} else "right", no_wrap=name != "policy")
+    for row in summary.rows(analysis):
+        counts = [row.cow_faults, row.copies, row.reuses, row.early_copies, row.unshares]
+        extra = ["-"] * 3
+        if row.result and row.result.extra_copies == 0:
+            extra = ["0"] * 3
+        elif row.result:
+            extra = [_count(row.result.extra_copies), size(row.result.extra_bytes), duration(row.result.extra_ns)]
+        defects = _text(_defects(row.safety), _STYLES[row.safety.standing])
+        table.add_row(_text(row.name), *map(_count, counts), *extra, defects)
+    return table
+
+
+def _defects(safety: summary.Safety) -> str:
+    if safety.certain or safety.possible:
+        possible = f"{safety.possible}?" if safety.possible else ""
+        return " + ".join(filter(None, (str(safety.certain) if safety.certain else "", possible)))
+    return {"clean": "none", "inconclusive": "unclear"}.get(safety.standing, "yes")
+
+
+def _legend(analysis: Analysis) -> Iterator[Text]:
+    told = []
+    times = sorted({p.time for p in analysis.policies})
+    if analysis.policies:
+        told.append(f"extra: beyond mapcount, which shares the most; its time is {' or '.join(times)}.")
+    standings = {row.safety.standing for row in summary.rows(analysis)}
+    if any(row.safety.possible for row in summary.rows(analysis)):
+        told.append("N?: possible, needs an access that the trace cannot show.")
+    if "inconclusive" in standings:
+        missing = sorted({m for v in analysis.verdicts if v.verdict == "inconclusive" for m in v.missing})
+        shown = "; ".join(missing[:MISSING_SHOWN]) + (f" and {len(missing) - MISSING_SHOWN} more" if len(missing) > MISSING_SHOWN else "")
+        told.append(f"unclear: the trace cannot tell{f'; it lacks {shown}' if missing else ''}.")
+    if told:
+        yield _line(" ".join(told), "dim")
+
+
+def _story(analysis: Analysis) -> Iterator[RenderableType]:
+    if not analysis.stories:
+        return
+    first, *others = analysis.stories
+    yield _line(f"\n{first.title}", "bold")
+    yield _line(f"{storyline.owners(first)}; address {hexadecimal(first.address)}; {first.policy}:")
+    yield from _steps(first.steps, STEPS_SHOWN, analysis, first)
+    yield _outcome(first, f"{first.policy}: ")
+    for names, story in _alike(first, others):
+        parted = storyline.parting(first, story)
+        yield _line(f"{', '.join(names)}:" if parted else f"{', '.join(names)}: as {first.policy}.", "bold")
+        yield from _steps(parted, PARTINGS_SHOWN, analysis, story)
+        if parted or story.outcome != first.outcome:
+            yield _outcome(story, "")
+
+
+def _alike(first: Story, others: list[Story]) -> Iterator[tuple[list[str], Story]]:
+    """Policies that part from the observed story in the same way are told once."""
+    groups: dict[Any, tuple[list[str], Story]] = {}
+    for story in others:
+        key = (tuple((step.ts, step.text) for step in storyline.parting(first, story)), story.outcome, story.safe)
+        groups.setdefault(key, ([], story))[0].append(story.policy)
+    yield from groups.values()
+
+
+def _steps(steps: tuple[Step, ...], limit: int, analysis: Analysis, story: Story) -> Iterator[RenderableType]:
+    begin, end = storyline.span(analysis.stories)
+    unsafe = storyline.dangers(analysis, story)
+    for step in steps[:limit]:
+        danger = storyline.danger_of(step, unsafe)
+        mark = f"  <- UNSAFE ({danger.rule}, {danger.certainty})" if danger else ""
+        yield _hanging(f"  {since(step.ts - begin, end - begin):>12}  ", f"{step.text}{mark}", _STYLES["defect"] if danger else "")
+    if len(steps) > limit:
+        yield _line(f"  ... showing {limit} of {len(steps):,} steps; --html and --json have more")
+
+
+def _outcome(story: Story, prefix: str) -> Table:
+    return _hanging("  => ", f"{prefix}{'safe' if story.safe else 'UNSAFE'}. {story.outcome}", _STYLES["clean" if story.safe else "defect"])
+
+
+def _findings(analysis: Analysis) -> Iterator[RenderableType]:
+    total = analysis.findings.height
+    if not total:
+        yield _line(f"\n{summary.why_no_findings(analysis)}")
+        return
+    shown = summary.worst_first(analysis).head(FINDINGS_SHOWN)
+    showing = f", showing {shown.height} of {total:,} (worst first)" if total > shown.height else ""
+    yield _line(f"\n{counted(total, 'finding')}{showing}", "bold")
+    length = analysis.trace.to_ns - analysis.trace.from_ns
+    for found in shown.iter_rows(named=True):
+        at = "time not known" if found["from_ns"] is None else f"{since(found['from_ns'] - analysis.trace.from_ns, length)} into the trace"
+        head = f"{found['id']}  {found['certainty']} {found['rule']} under {found['policy']} ({found['severity']}), {at}"
+        yield _hanging("  ", head, _STYLES["defect"] if (found["certainty"], found["severity"]) == ("certain", "defect") else "")
+        yield _hanging("      ", found["summary"] or "", "")
+
+
+def _next(analysis: Analysis, width: int) -> Iterator[Text]:
+    path = shlex.quote(printable(analysis.trace.path))
+    moments = summary.worst_first(analysis)["from_ns"].drop_nulls()
+    verbs = [(f"replay {path} --html report.html", "the picture, all findings")]
+    if len(moments):
+        verbs.append((f"pages {path} --at {moments[0]}", "who maps what then"))
+    verbs.append((f"events {path} --memory", "the records"))
+    if summary.coverage(analysis) or any(v.verdict == "inconclusive" for v in analysis.verdicts):
+        verbs.append((f"info {path}", "what the trace cannot tell"))
+    yield _line("\nNext", "bold")
+    for verb, why in verbs:
+        line = _line(f"  tracetool {verb}")
+        if len(line) + len(why) + 3 <= width:
+            line.append(f"  # {why}", "dim")
+        yield line
+
+
+def _count(number: int) -> str:
+    """At most six columns."""
+    for unit, scale in (("G", 1_000_000_000), ("M", 1_000_000), ("k", 1_000)):
+        if abs(number) >= 100_000 and abs(number) >= scale:
+            return f"{number / scale:.3g}{unit}" if abs(number) < 1000 * scale * 0.9995 else f"{number / scale:.0f}{unit}"
+    return f"{number:,}"
+
+
+def _text(foreign: str, style: str = "") -> Text:
+    from rich.text import Text
+
+    return Text(printable(foreign), style)
+
+
+def _line(text: str, style: str = "") -> Text:
+    from rich.text import Text
+
+    # Line breaks at the start are the report's own; every other control character came from the trace.
+    body = text.lstrip("\n")
+    return Text("\n" * (len(text) - len(body)) + printable(body), style)
+
+
+def _hanging(lead: str, foreign: str, style: str) -> Table:
+    """Text that is folded beside its lead."""
+    from rich.table import Table
+
+    grid = Table.grid(padding=0)
+    grid.add_column(no_wrap=True, width=len(lead))
+    grid.add_column(ratio=1, overflow="fold")
+    grid.add_row(_text(lead), _text(foreign, style))
+    return grid
