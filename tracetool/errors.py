@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from tracetool_parsers.errors import ParseError, TraceError, UnknownEvent
 
-__all__ = ["Exists", "ParseError", "TraceError", "Unanswerable", "Unusable", "UnknownEvent", "UnknownName"]
+__all__ = ["Exists", "ParseError", "TraceError", "Unanswerable", "UnknownEvent", "UnknownName", "Unusable"]
 
 
 class UnknownName(UnknownEvent):

@@ -58,7 +58,8 @@ class Kind(IntEnum):
 @dataclass(frozen=True)
 class Probe:
     """One event: `mm` and `other_mm` name fields that hold a `struct mm_struct *`, `args` up to four more fields, in the order the replay
-    reads them. A field is given with its other names after `|`; one that the event lacks reads as 0."""
+    reads them. A field is given with its other names after `|`; one that the event lacks reads as 0.
+    """
 
     event: str
     kind: Kind
@@ -99,7 +100,7 @@ PROBES: Final[tuple[Probe, ...]] = (
         args=("address", "fault_flags", "vm_flags", "pte"),
     ),
     Probe("cow_fault_done", Kind.COW_FAULT_DONE, "do_wp_page returns", "the COW decision is done", args=("ret",)),
-    Probe("cow_copy", Kind.IGNORED, "wp_page_copy", "this fault copies (the new page is told by anon_new, too)", mm="mm", args=("address",)),
+    Probe("cow_copy", Kind.IGNORED, "wp_page_copy", "this fault copies (anon_new tells the new page)", mm="mm", args=("address",)),
     Probe(
         "anon_new",
         Kind.ANON_NEW,
@@ -134,7 +135,7 @@ PROBES: Final[tuple[Probe, ...]] = (
         args=("start", "end", "vm_flags", "anon_vma"),
     ),
     Probe("fork_range_done", Kind.FORK_RANGE_DONE, "copy_page_range returns", "the area is copied", args=("ret",)),
-    Probe("table_move", Kind.TABLE_MOVE, "move_page_tables", "mremap, or exec's new stack, moves pages", mm="mm", args=("old", "new", "len")),
+    Probe("table_move", Kind.TABLE_MOVE, "move_page_tables", "mremap or exec moves pages", mm="mm", args=("old", "new", "len")),
     Probe("mm_exit", Kind.MM_EXIT, "exit_mmap", "an address space is torn down", mm="mm"),
     Probe("gup", Kind.GUP, "__get_user_pages", "GUP by the slow path", mm="mm", args=("start", "nr_pages", "flags")),
     Probe("gup_done", Kind.GUP_DONE, "__get_user_pages returns", "pages taken, or -errno", args=("ret",)),
@@ -161,9 +162,9 @@ PROBES: Final[tuple[Probe, ...]] = (
     _unpin("unpin_range", "unpin_user_page_range_dirty_lock"),
     _unpin("unpin_folio", "unpin_user_folio"),
     Probe("pipe_release", Kind.PIPE_RELEASE, "page_cache_pipe_buf_release", "a pipe drops a page that vmsplice gave it", args=("page",)),
-    Probe("swap_unmap", Kind.SWAP_UNMAP, "try_to_unmap_one", "a page is unmapped to be reclaimed", mm="mm", args=("address", "page")),
-    Probe("migrate_unmap", Kind.MIGRATE_UNMAP, "try_to_migrate_one", "a page is unmapped to be migrated", mm="mm", args=("address", "page")),
-    Probe("swap_fault", Kind.SWAP_FAULT, "do_swap_page", "a swapped-out page is touched", mm="mm", args=("address", "fault_flags", "", "pte")),
+    Probe("swap_unmap", Kind.SWAP_UNMAP, "try_to_unmap_one", "a page is unmapped for reclaim", mm="mm", args=("address", "page")),
+    Probe("migrate_unmap", Kind.MIGRATE_UNMAP, "try_to_migrate_one", "a page is unmapped for migration", mm="mm", args=("address", "page")),
+    Probe("swap_fault", Kind.SWAP_FAULT, "do_swap_page", "a swapped page is touched", mm="mm", args=("address", "fault_flags", "", "pte")),
     Probe("swap_fault_done", Kind.SWAP_FAULT_DONE, "do_swap_page returns", "the swap fault is done", args=("ret",)),
     Probe("task_newtask", Kind.NEW_TASK, "task:task_newtask", "a thread or process is made", args=("pid", "clone_flags")),
     Probe("task_rename", Kind.RENAME, "task:task_rename", "a thread gets another name", args=("pid",)),

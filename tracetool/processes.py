@@ -10,7 +10,7 @@ import polars as pl
 from tracetool import schema
 from tracetool.memory_events import EventSource, MemoryEvents
 from tracetool.memory_events import codes as c
-from tracetool.memory_events.context import K_HOW, K_MM, K_PARENT, K_TGID, K_THREAD
+from tracetool.memory_events.state import K_HOW, K_MM, K_PARENT, K_TGID, K_THREAD
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -64,7 +64,9 @@ def processes(events: MemoryEvents, source: EventSource) -> pl.DataFrame:
 
 def owners(table: pl.DataFrame) -> pl.DataFrame:
     """The process of each address space: `mm`, `pid`; the first that ran on it (vfork and CLONE_VM share it later on)."""
-    return table.filter(pl.col("mm") >= 0).sort("from_ns", maintain_order=True).group_by("mm", maintain_order=True).agg(pl.col("pid").first())
+    return (
+        table.filter(pl.col("mm") >= 0).sort("from_ns", maintain_order=True).group_by("mm", maintain_order=True).agg(pl.col("pid").first())
+    )
 
 
 def with_names(frame: pl.DataFrame, table: pl.DataFrame, at: str, pid: str = "pid", comm: str = "comm") -> pl.DataFrame:

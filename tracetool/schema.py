@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -139,8 +139,8 @@ REFERENCES: Final[Table] = {
 
 DECISIONS: Final = ("copy", "reuse", "zero-fill", "early-copy", "unshare", "split", "in-place", "undetermined", "none")
 REASONS: Final = (
-    "unknown", "another-mapping", "reference", "swap-cache", "lru-batch", "ksm", "exclusive", "sole-owner", "lock", "not-anonymous", "zero-page",
-    "pinned-at-fork", "writable",
+    "unknown", "another-mapping", "reference", "swap-cache", "lru-batch", "ksm", "exclusive", "sole-owner", "lock",
+    "not-anonymous", "zero-page", "pinned-at-fork", "writable",
 )  # fmt: skip
 
 FAULTS: Final[Table] = {
@@ -252,7 +252,7 @@ def polars_schema(table: Table) -> dict[str, pl.DataType]:
     return {name: of(column) for name, column in table.items()}
 
 
-def labels(name: str, values: tuple[str, ...] | list[str], codes: npt.ArrayLike) -> pl.Series:
+def labels(name: str, values: tuple[str, ...] | list[str], codes: npt.NDArray[Any]) -> pl.Series:
     """Codes (indexes into `values`) as an Enum column of that name."""
     import polars as pl
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from tracetool import schema
 from tracetool.errors import Unanswerable
 from tracetool.memory_events import MemoryEvents, Op, memory_events
 from tracetool.policies import policy as policy_named
@@ -75,9 +74,9 @@ class Trace:
         if not rows.size:
             return pl.DataFrame(schema={"event": pl.Int64, "ts": pl.Int64, "text": pl.String})
         text = pl.Series("text", self.raw.table("print", ["buf"]).column("buf").to_pylist(), dtype=pl.String)
-        return pl.DataFrame({"event": rows.astype(np.int64), "ts": events.ts[rows], "text": text.gather(events.source_row[rows])}).with_columns(
-            pl.col("text").str.strip_chars_end()
-        )
+        return pl.DataFrame(
+            {"event": rows.astype(np.int64), "ts": events.ts[rows], "text": text.gather(events.source_row[rows])}
+        ).with_columns(pl.col("text").str.strip_chars_end())
 
     def pages_at_marks(self, pattern: str, policy: str = OBSERVED, pid: int | None = None) -> pl.DataFrame:
         """Every known page at each mark whose text matches the glob `pattern`, one group of rows a mark (`schema.PAGES`).
@@ -89,7 +88,11 @@ class Trace:
         chosen = [row for row in marks.iter_rows() if fnmatch.fnmatchcase(row[2], pattern)]
         if not chosen:
             texts = marks["text"].unique(maintain_order=True).to_list()
-            hint = f"there are, for example: {'; '.join(texts[:5])}" if texts else "programs write marks to tracefs' trace_marker; this trace has none"
+            hint = (
+                f"there are, for example: {'; '.join(texts[:5])}"
+                if texts
+                else "programs write marks to tracefs' trace_marker; this trace has none"
+            )
             raise Unanswerable(f"no mark matches {pattern!r}", path=self.raw.metadata.path, hint=hint)
         replay = self.replay(policy)
         return pl.concat([replay.pages_after(event, ts, pid, text) for event, ts, text in chosen])

@@ -110,11 +110,6 @@ class Common:
     pid_at: int = 4
 
     @property
-    def tid(self) -> Field:
-        """`common_pid` as the column `tid`."""
-        return Field("common_pid", "tid", "int", self.pid_at, 4, signed=True, place="here", element=0)
-
-    @property
     def size(self) -> int:
         """Bytes that a record must have to be one at all."""
         return max(self.type_at + 2, self.pid_at + 4)

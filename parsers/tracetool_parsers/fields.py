@@ -65,8 +65,6 @@ def numbers(rows: Rows, offset: int, size: int) -> tuple[Array, Array | None]:
     absent = rows.lengths < offset + size
     starts = rows.starts[~absent].astype(np.int64) + offset // 4
     words = [rows.words[starts + i] for i in range((offset % 4 + size + 3) // 4)]
-    if offset % 4 == 0 and size == 8:
-        words = [np.stack(words, axis=1).reshape(-1)]
     present = number_of(offset, size, words)
     if present.size == absent.size:
         return present, None

@@ -7,6 +7,7 @@ packed) are shifted together afterwards, out of the columns of words that they t
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -16,7 +17,7 @@ import numpy.typing as npt
 
 from .loops import loop
 from .merge import Order
-from .ringbuffer import Found, Records
+from .ringbuffer import Found, Records, word
 
 Array = npt.NDArray[Any]
 
@@ -27,43 +28,58 @@ SIGNED: Final = {1: np.int8, 2: np.int16, 4: np.int32, 8: np.int64}
 Place = tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Gathered:
-    """What all records of one event have, in the order of the trace.
+class Header(NamedTuple):
+    """The columns that every event has, of all events that are asked for, one event after the other.
 
     Attributes:
         times: int64, ns.
         cpus: int32.
-        numbers: for each number asked for its column, unsigned.
+        tids: int32.
     """
 
     times: Array
     cpus: Array
-    numbers: list[Array]
+    tids: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """What was gathered of several events.
+
+    Attributes:
+        header: of the records of all of them.
+        rows: for each event which rows of the header are its own, in the order of the trace.
+        numbers: for each event the columns of the numbers that were asked for, unsigned.
+    """
+
+    header: Header
+    rows: list[slice]
+    numbers: list[list[Array]]
 
 
 class Plan(NamedTuple):
     """Which words of which event go where; what the loop is told.
 
     Attributes:
-        first, last: int64, 65536 numbers: the copies of each event id; an id without copies is passed over.
-        rows: int64, 65536 numbers: the row of `times` and `cpus` where an event's records start.
+        wanted: int64, 65536 numbers: 1 where an event is asked for.
+        rows: int64, 65536 numbers: the row of the header where an event's records start.
+        first, split, last: int64, 65536 numbers: the copies of an event are first..last, those of double words before split.
         skips: int64, for each copy which word of the record.
-        bases: int64, where in the output its column starts.
-        steps: int64, how far apart its rows are: 1, or 2 where two columns make 64-bit numbers.
+        bases: int64, for each copy where its column starts in the array of double words, or of words.
     """
 
-    first: Array
-    last: Array
+    wanted: Array
     rows: Array
+    first: Array
+    split: Array
+    last: Array
     skips: Array
     bases: Array
-    steps: Array
 
 
 def gather_numbers(
-    words: Array, records: Records, order: Order, cpus: Array, wanted: Sequence[tuple[int, Sequence[Place]]]
-) -> list[Gathered]:
+    words: Array, records: Records, order: Order, cpus: Array, pid_at: int, wanted: Sequence[tuple[int, Sequence[Place]]]
+) -> Gathered:
     """Gather numbers of several events.
 
     Args:
@@ -71,75 +87,78 @@ def gather_numbers(
         records: of all streams.
         order: of the records.
         cpus: int32, the CPU of each stream.
-        wanted: ids of events, each once, and the numbers that are wanted of them: at least one, all within the shortest record.
+        pid_at: the byte of every record where its thread is, a multiple of 4.
+        wanted: ids of events, each once, and the numbers that are wanted of them, all within the shortest record.
     """
     found = records.found
-    plan, size = _plan(found.counts, wanted)
-    total = int(found.counts[[number for number, _ in wanted]].sum()) if wanted else 0
-    times, cpu_of, out = np.empty(total, np.int64), np.empty(total, np.int32), np.empty(size, np.uint32)
+    plan, doubles, singles = _plan(found.counts, wanted)
+    total = int(found.counts[plan.wanted == 1].sum())
+    header = Header(np.empty(total, np.int64), np.empty(total, np.int32), np.empty(total, np.int32))
     if total:
-        gather.run(total, words, found, order.slots, records.bounds, cpus, plan, times, cpu_of, out)
-    gathered = []
-    copy = 0
+        # The thread is gathered as a word; it is a signed number.
+        copied = header._replace(tids=header.tids.view(np.uint32))
+        gather.run(total, words, found, order.slots, records.bounds, cpus, pid_at // 4, plan, copied, doubles, singles)
+    rows, numbers = [], []
     for number, places in wanted:
-        rows = slice(int(plan.rows[number]), int(plan.rows[number] + found.counts[number]))
-        columns = []
-        for offset, length in places:
-            base, steps = int(plan.bases[copy]), _steps(offset, length)
-            columns.append(number_of(offset, length, _columns_at(out, base, steps, rows.stop - rows.start)))
-            copy += len(steps)
-        gathered.append(Gathered(times[rows], cpu_of[rows], columns))
-    return gathered
+        start, count = int(plan.rows[number]), int(found.counts[number])
+        rows.append(slice(start, start + count))
+        numbers.append(_columns(plan, number, count, places, doubles, singles))
+    return Gathered(header, rows, numbers)
 
 
-def _plan(counts: Array, wanted: Sequence[tuple[int, Sequence[Place]]]) -> tuple[Plan, int]:
-    """The plan, and how many words it writes."""
-    first, last, rows = (np.zeros(counts.size, np.int64) for _ in range(3))
-    copies: list[tuple[int, int, int]] = []
-    size = row = 0
+def _columns(plan: Plan, number: int, count: int, places: Sequence[Place], doubles: Array, singles: Array) -> list[Array]:
+    """The numbers of one event, out of what was copied for it."""
+    first, split, last = (int(ends[number]) for ends in (plan.first, plan.split, plan.last))
+    of_doubles = (doubles[base : base + count] for base in plan.bases[first:split].tolist())
+    of_singles = (singles[base : base + count] for base in plan.bases[split:last].tolist())
+    return [
+        next(of_doubles) if _is_double(place) else number_of(*place, list(itertools.islice(of_singles, _words_of(place))))
+        for place in places
+    ]
+
+
+def _is_double(place: Place) -> bool:
+    offset, length = place
+    return length == 8 and offset % 4 == 0
+
+
+def _words_of(place: Place) -> int:
+    """How many words a number touches."""
+    offset, length = place
+    return (offset % 4 + length + 3) // 4
+
+
+def _plan(counts: Array, wanted: Sequence[tuple[int, Sequence[Place]]]) -> tuple[Plan, Array, Array]:
+    """The plan, and room for the double words (uint64) and words (uint32) that it copies."""
+    asked, rows, first, split, last = (np.zeros(counts.size, np.int64) for _ in range(5))
+    copies: list[tuple[int, int]] = []
+    row = doubles = singles = 0
     for number, places in wanted:
         count = int(counts[number])
-        first[number], rows[number] = len(copies), row
+        asked[number], rows[number], first[number] = 1, row, len(copies)
         row += count
-        for offset, length in places:
-            steps = _steps(offset, length)
-            copies += [(offset // 4 + i, size + (i if step == 2 else i * count), step) for i, step in enumerate(steps)]
-            # Columns start at even words: 64-bit numbers are seen in place.
-            size += (len(steps) * count + 1) // 2 * 2
+        skips = [offset // 4 for offset, length in places if _is_double((offset, length))]
+        copies += [(skip, doubles + i * count) for i, skip in enumerate(skips)]
+        doubles += len(skips) * count
+        split[number] = len(copies)
+        skips = [place[0] // 4 + i for place in places if not _is_double(place) for i in range(_words_of(place))]
+        copies += [(skip, singles + i * count) for i, skip in enumerate(skips)]
+        singles += len(skips) * count
         last[number] = len(copies)
-    skips, bases, steps_of = np.array(copies, np.int64).reshape(-1, 3).T.copy()
-    return Plan(first, last, rows, skips, bases, steps_of), size
-
-
-def _steps(offset: int, length: int) -> tuple[int, ...]:
-    """How far apart the rows are of each word that a number touches."""
-    if offset % 4 == 0 and length >= 4:
-        return (1,) if length == 4 else (2, 2)
-    return (1,) * ((offset % 4 + length + 3) // 4)
-
-
-def _columns_at(out: Array, base: int, steps: tuple[int, ...], rows: int) -> list[Array]:
-    if steps == (2, 2):
-        return [out[base : base + 2 * rows]]
-    return [out[base + i * rows : base + (i + 1) * rows] for i in range(len(steps))]
+    skips_of, bases = np.array(copies, np.int64).reshape(-1, 2).T.copy()
+    return Plan(asked, rows, first, split, last, skips_of, bases), np.empty(doubles, np.uint64), np.empty(singles, np.uint32)
 
 
 def number_of(offset: int, length: int, words: Sequence[Array]) -> Array:
-    """A number of `length` bytes at `offset` out of columns of the words that it touches (uint32).
-
-    A number of eight bytes at a whole word is one column of twice as many.
-    """
-    if offset % 4 == 0 and length >= 4:
-        return words[0].view(UNSIGNED[length])
+    """An unsigned number of `length` bytes at `offset`, out of columns of the words that it touches (uint32)."""
     low = np.uint32(offset % 4 * 8)
     if low:
         high = np.uint32(32 - low)
         words = [word >> low | (words[i + 1] << high if i + 1 < len(words) else np.uint32(0)) for i, word in enumerate(words)]
     if length < 8:
-        return words[0].astype(UNSIGNED[length])
-    out = np.empty((words[0].size, 2), np.uint32)
-    out[:, 0], out[:, 1] = words[0], words[1]
-    return out.reshape(-1).view(np.uint64)
+        return words[0].astype(UNSIGNED[length], copy=False)
+    double: Array = words[0] | words[1].astype(np.uint64) << np.uint64(32)
+    return double
 
 
 @loop
@@ -149,21 +168,26 @@ def gather(
     slots: Array,
     bounds: Array,
     cpus: Array,
+    pid_word: int,
     plan: Plan,
-    times: Array,
-    cpu_of: Array,
-    out: Array,
+    header: Header,
+    doubles: Array,
+    singles: Array,
 ) -> None:
-    """Write times (int64), CPUs (int32) and words (uint32) of the records of the events that are in the plan."""
+    """Write the header, double words (uint64) and words (uint32) of the records of the events that are in the plan."""
     for stream in range(len(cpus)):
         cpu = cpus[stream]
         for event in range(bounds[stream], bounds[stream + 1]):
             number = found.ids[event]
-            first, last = plan.first[number], plan.last[number]
-            if first < last:
-                row = slots[event]
+            if plan.wanted[number]:
+                slot = slots[event]
                 start = found.starts[event]
-                times[plan.rows[number] + row] = found.times[event]
-                cpu_of[plan.rows[number] + row] = cpu
-                for copy in range(first, last):
-                    out[plan.bases[copy] + plan.steps[copy] * row] = words[start + plan.skips[copy]]
+                row = plan.rows[number] + slot
+                header.times[row] = found.times[event]
+                header.cpus[row] = cpu
+                header.tids[row] = words[start + pid_word]
+                for copy in range(plan.first[number], plan.split[number]):
+                    at = start + plan.skips[copy]
+                    doubles[plan.bases[copy] + slot] = word(words, at) | word(words, at + 1) << 32
+                for copy in range(plan.split[number], plan.last[number]):
+                    singles[plan.bases[copy] + slot] = words[start + plan.skips[copy]]

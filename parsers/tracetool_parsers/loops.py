@@ -1,10 +1,10 @@
 """Sequential loops over arrays, compiled by numba when the input is large enough to pay for it.
 
-A loop is a plain Python function over one-dimensional NumPy arrays, named tuples of such, and integers. `loop` marks one that is called from outside,
-`part` marks a function that loops call. Small inputs run the function as it is, so that a short trace waits for no compiler and
-numba is not even imported; larger ones run the same source compiled, with bounds checks, cached on disk. Both ways must give equal
-results: loops take int64 arrays and integers only where arithmetic is done, because NumPy scalars, Python integers and compiled
-code differ on mixed signs and on overflow.
+A loop is a plain Python function over one-dimensional NumPy arrays, named tuples of such, and integers. `loop` marks one that is
+called from outside, `part` marks a function that loops call. Small inputs run the function as it is, so that a short trace waits for
+no compiler and numba is not even imported; larger ones run the same source compiled, with bounds checks, cached on disk. Both ways
+must give equal results: loops take int64 arrays and integers only where arithmetic is done, because NumPy scalars, Python integers
+and compiled code differ on mixed signs and on overflow.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Loop(Generic[P, R]):
     def __init__(self, function: Callable[P, R], nogil: bool) -> None:
         self.python = function
         self._nogil = nogil
-        functools.update_wrapper(self, function)
+        functools.update_wrapper(cast("Any", self), function)
 
     @functools.cached_property
     def compiled(self) -> Callable[P, R]:
@@ -62,7 +62,7 @@ class Loop(Generic[P, R]):
         way = mode()
         if way == "compiled" or (way == "auto" and items >= COMPILE_FROM):
             return self.compiled(*args, **kwargs)
-        return self.python(*(_plain(a) for a in args), **kwargs)  # type: ignore[arg-type]
+        return self.python(*(_plain(a) for a in args), **kwargs)
 
 
 def loop(function: Callable[P, R]) -> Loop[P, R]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -13,16 +13,12 @@ import pyarrow as pa
 
 from .errors import UnknownEvent
 from .eventformat import Common, EventFormat, Field, bare_names
-from .fields import Rows, column, is_number, looked_up, number_column
-from .gather import Gathered, gather_numbers
 from .loading import Loaded
 from .merge import Order, order_of, rows_of
-
-Array = npt.NDArray[Any]
+from .tables import CommNames, tables_of, timeline_of
 
 #: Fields that kprobes add to what the user asked for: in a table only when named.
 PROBE_FIELDS: Final = frozenset(("__probe_ip", "__probe_func", "__probe_ret_ip"))
-_UNKNOWN_NAME: Final = "<...>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +134,8 @@ class RawTrace:
         Raises:
             UnknownEvent: the trace has no such event, or the event no such field.
         """
-        return self._decoded([(name, fields)])[0]
+        number, own = self._fields_of(name, fields)
+        return tables_of(self._loaded, self._order, self._common, self._comm, {number: own})[number]
 
     def tables(self, names: Iterable[str]) -> dict[str, pa.Table]:
         """The tables of several events, by the names they were asked for: decoded in one pass, faster than one by one.
@@ -148,8 +145,9 @@ class RawTrace:
         Raises:
             UnknownEvent: as `table`.
         """
-        wanted = list(dict.fromkeys(names))
-        return dict(zip(wanted, self._decoded([(name, None) for name in wanted]), strict=True))
+        asked = {name: self._fields_of(name, None) for name in names}
+        made = tables_of(self._loaded, self._order, self._common, self._comm, dict(asked.values()))
+        return {name: made[number] for name, (number, _) in asked.items()}
 
     def positions(self, name: str) -> npt.NDArray[np.int64]:
         """For each row of `table(name)` its place in the order of all events of the trace: int64, counted from 0.
@@ -163,20 +161,8 @@ class RawTrace:
 
     def timeline(self) -> pa.Table:
         """All events in the order of the trace: `ts` int64 ns, `cpu` int32, `tid` int32, `event` (dictionary of strings)."""
-        records, order = self._loaded.records, self._order
-        found = records.found
-        used = np.flatnonzero(found.counts)
-        dense = np.zeros(found.counts.size, np.int32)
-        dense[used] = np.arange(used.size, dtype=np.int32)
-        tids = self._loaded.words[found.starts.astype(np.int64) + self._common.pid_at // 4].view(np.int32)
-        cpus = np.repeat(self._cpus, np.diff(records.bounds))
-        ordered = {}
-        for name, values in (("ts", found.times), ("cpu", cpus), ("tid", tids), ("event", dense[found.ids])):
-            ordered[name] = np.empty_like(values)
-            ordered[name][order.places] = values
-        names = pa.array([self._name_of(number) for number in used.tolist()], pa.string())
-        event = pa.DictionaryArray.from_arrays(pa.array(ordered.pop("event")), names)
-        return pa.table({name: pa.array(values) for name, values in ordered.items()} | {"event": event})
+        occurring = np.flatnonzero(self._loaded.records.found.counts).tolist()
+        return timeline_of(self._loaded, self._order, self._common, {number: self._name_of(number) for number in occurring})
 
     @functools.cached_property
     def _loaded(self) -> Loaded:
@@ -187,65 +173,8 @@ class RawTrace:
         return order_of(self._loaded.records)
 
     @functools.cached_property
-    def _cpus(self) -> Array:
-        """The CPU of each stream."""
-        return np.array([stream.cpu for stream in self._loaded.streams], np.int32)
-
-    def _decoded(self, wanted: Sequence[tuple[str, Sequence[str] | None]]) -> list[pa.Table]:
-        """The tables of events, with the fields that are wanted (None: as `table` says)."""
-        asked = [self._fields_of(name, fields) for name, fields in wanted]
-        loaded = self._loaded
-        shortest = loaded.records.found.shortest
-        whole = {
-            number: [field for field in (self._common.tid, *own) if is_number(field) and field.offset + field.size <= shortest[number]]
-            for number, own in asked
-        }
-        places = [(number, [(field.offset, field.size) for field in fields]) for number, fields in whole.items()]
-        gathered = dict(zip(whole, gather_numbers(loaded.words, loaded.records, self._order, self._cpus, places), strict=True))
-        return [self._table(number, own, whole[number], gathered[number]) for number, own in asked]
-
-    def _table(self, number: int, own: list[Field], whole: list[Field], gathered: Gathered) -> pa.Table:
-        """One table: the header columns, the numbers that were gathered, and what is not at the same place of every record."""
-        found, words = self._loaded.records.found, self._loaded.words
-        made = {field.column: number_column(values, field) for field, values in zip(whole, gathered.numbers, strict=True)}
-        columns = {
-            "ts": pa.array(gathered.times),
-            "cpu": pa.array(gathered.cpus),
-            "tid": made["tid"],
-            "comm": self._comm(gathered.numbers[0]),
-        }
-        several = len({stream.buffer for stream in self._loaded.streams}) > 1
-        others = [field for field in own if field.column not in made]
-        if several or others:
-            chosen = rows_of(number, found, self._order)
-            rows = Rows(words, found.starts[chosen], found.lengths[chosen].astype(np.int64))
-            if several:
-                columns["buffer"] = self._buffer(rows.starts)
-            made |= {field.column: column(rows, field) for field in others}
-        return pa.table(columns | {field.column: made[field.column] for field in own})
-
-    def _buffer(self, starts: Array) -> pa.DictionaryArray:
-        """The buffers of records that start at those words: the streams lie apart."""
-        streams = sorted(self._loaded.streams, key=lambda stream: (stream.begin, stream.end))
-        names = list(dict.fromkeys(stream.buffer for stream in self._loaded.streams))
-        begins = np.array([stream.begin for stream in streams], np.int64)
-        numbers = np.array([names.index(stream.buffer) for stream in streams], np.int32)
-        return pa.DictionaryArray.from_arrays(pa.array(numbers[np.searchsorted(begins, starts, "right") - 1]), pa.array(names))
-
-    @functools.cached_property
-    def _names(self) -> tuple[Array, pa.Array]:
-        """For each thread id up to the greatest that has a name the number of its name; and the names, the first for all others."""
-        named = {0: "<idle>", **{tid: name for tid, name in self._metadata.cmdlines.items() if tid}}
-        names = [_UNKNOWN_NAME, *dict.fromkeys(named.values())]
-        numbered = {name: number for number, name in enumerate(names)}
-        lookup = np.zeros(max(named) + 1, np.int32)
-        for tid, name in named.items():
-            lookup[tid] = numbered[name]
-        return lookup, pa.array(names, pa.string())
-
-    def _comm(self, tids: Array) -> pa.DictionaryArray:
-        lookup, names = self._names
-        return pa.DictionaryArray.from_arrays(pa.array(looked_up(lookup, tids.view(np.int32))), names)
+    def _comm(self) -> CommNames:
+        return CommNames.of(self._metadata.cmdlines)
 
     def _name_of(self, number: int) -> str:
         return self._by_id.get(number, f"unknown:{number}")

@@ -78,13 +78,14 @@ def _section(cursor: Cursor, preamble: Preamble, at: int, kind: Option) -> Curso
 
 
 def _section_header(cursor: Cursor, at: int, kind: Option) -> tuple[int, int]:
-    cursor.seek(at, f"the {kind.name} section")
+    name = "OPTIONS" if kind == Option.DONE else kind.name
+    cursor.seek(at, f"the {name} section")
     found = cursor.u16("id of a section")
     flags = cursor.u16("flags of a section")
     cursor.u32("description of a section")
     size = cursor.u64("size of a section")
     if found != kind:
-        raise cursor.error(f"expected the {kind.name} section ({kind.value}), found {found}", "the file is damaged")
+        raise cursor.error(f"expected the {name} section ({kind.value}), found {found}", "the file is damaged")
     return flags, size
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Final
 
 #: Right-justified name, which may hold spaces and dashes; thread; CPU; seconds.nanoseconds; event; raw fields.
-_LINE: Final = re.compile(r"^ *(.*)-(\d+) +\[(\d+)\] +(\d+)\.(\d{9}): +(\w+): *(.*)$")
+#: After the name of the buffer, where it is not the top one.
+_LINE: Final = re.compile(r"^(?:[^ :]+:)? *(.*)-(\d+) +\[(\d+)\] +(\d+)\.(\d{9}): +(\w+): *(.*)$")
 
 
 @dataclass
@@ -48,18 +49,3 @@ def fields_of(line: Line, names: list[str]) -> dict[str, str]:
         message = f"{line.event}: {line.args!r} are not {names}"
         raise ValueError(message)
     return dict(zip(names, match.groups(), strict=True))
-
-
-def numbers_of(texts: list[str], bits: int) -> list[set[int]]:
-    """What each text can mean as an unsigned number of so many bits: hexadecimal is printed with and without 0x."""
-    return [_meanings(text, bits) for text in texts]
-
-
-def _meanings(text: str, bits: int) -> set[int]:
-    found = set()
-    for base in (10, 16):
-        try:
-            found.add(int(text, base) % (1 << bits))
-        except ValueError:
-            continue
-    return found

@@ -29,7 +29,7 @@ Write = Callable[..., RawTrace]
 def trace_of(tmp_path: Path) -> Write:
     def write(*pages: bytes) -> RawTrace:
         path = tmp_path / "trace.dat"
-        path.write_bytes(pings(*pages).v6())
+        path.write_bytes(pings(*pages).write("v6"))
         return open_trace(path)
 
     return write
@@ -122,7 +122,7 @@ def test_sub_buffers_of_any_size(tmp_path: Path, page: int) -> None:
     trace.page = page
     full = [data(ping(i), delta=1) for i in range((page - 16) // 20)]
     trace.instances = [Instance({0: [subbuffer(0, *full, page=page), subbuffer(10**6, data(ping(7)), page=page)]})]
-    for version, content in (("v6", trace.v6()), ("v7", trace.v7()), ("zstd", trace.v7("zstd"))):
+    for version, content in (("v6", trace.write("v6")), ("v7", trace.write("v7")), ("zstd", trace.write("v7-zstd"))):
         path = tmp_path / version
         path.write_bytes(content)
         assert seen(open_trace(path)) == [(i + 1, i) for i in range(len(full))] + [(10**6, 7)]

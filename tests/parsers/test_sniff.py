@@ -62,5 +62,5 @@ def test_impossible_path() -> None:
 
 def test_format_is_told_from_the_bytes_and_not_from_the_name(tmp_path: Path) -> None:
     path = tmp_path / "trace.txt"
-    path.write_bytes(pings().v7())
+    path.write_bytes(pings().write("v7"))
     assert open_trace(path).metadata.format == "trace.dat v7"

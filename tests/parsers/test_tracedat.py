@@ -8,24 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from parsers.writer import MAGIC, PING_FORMAT, Instance, Trace, data, format_text, ping, pings, subbuffer
+from parsers.writer import MAGIC, PING_FORMAT, VERSIONS, Instance, Trace, data, format_text, ping, pings, subbuffer
 from tracetool_parsers import ParseError, RawTrace, UnknownEvent, open_trace
 
-WRITERS: dict[str, Callable[[Trace], bytes]] = {
-    "v6": Trace.v6,
-    "v7": Trace.v7,
-    "v7-zstd": lambda trace: trace.v7("zstd"),
-    "v7-zlib": lambda trace: trace.v7("zlib"),
-}
 
-
-@pytest.fixture(params=list(WRITERS))
+@pytest.fixture(params=VERSIONS)
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., RawTrace]:
     """Opens a trace after it was written in one of the versions and codecs."""
 
     def write(trace: Trace, **options: object) -> RawTrace:
         path = tmp_path / f"{request.param}.dat"
-        path.write_bytes(WRITERS[request.param](trace))
+        path.write_bytes(trace.write(request.param))
         return open_trace(path, **options)  # type: ignore[arg-type]
 
     return write
@@ -35,7 +28,7 @@ Open = Callable[..., RawTrace]
 
 
 def values(trace: RawTrace) -> list[int]:
-    return trace.table("ping")["value"].to_pylist()
+    return list(trace.table("ping")["value"].to_pylist())
 
 
 def test_metadata(opened: Open) -> None:
@@ -204,7 +197,7 @@ def test_time_offset_that_is_no_number_is_noted(opened: Open) -> None:
 
 def test_only_metadata_are_read_when_a_trace_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "trace.dat"
-    path.write_bytes(pings(subbuffer(10, data(ping(1)))).v7("zstd"))
+    path.write_bytes(pings(subbuffer(10, data(ping(1)))).write("v7-zstd"))
     loaded: list[object] = []
     monkeypatch.setattr("tracetool_parsers.load", lambda *_, **__: loaded.append(1))
     assert open_trace(path).metadata.kernel == "6.1.0-test"
@@ -228,7 +221,7 @@ def test_unknown_version_is_refused(tmp_path: Path) -> None:
 
 def test_unknown_codec_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "trace.dat"
-    path.write_bytes(pings().v7().replace(b"none\0", b"lzma\0", 1))
+    path.write_bytes(pings().write("v7").replace(b"none\0", b"lzma\0", 1))
     with pytest.raises(ParseError, match="unknown codec 'lzma'") as caught:
         open_trace(path)
     assert caught.value.hint == "read are: none, zlib, zstd"
@@ -236,13 +229,13 @@ def test_unknown_codec_is_refused(tmp_path: Path) -> None:
 
 def test_32_bit_kernel_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "trace.dat"
-    path.write_bytes(pings().v6().replace(b"commit;\toffset:8;\tsize:8", b"commit;\toffset:8;\tsize:4", 1))
+    path.write_bytes(pings().write("v6").replace(b"commit;\toffset:8;\tsize:8", b"commit;\toffset:8;\tsize:4", 1))
     with pytest.raises(ParseError, match="32-bit"):
         open_trace(path)
 
 
 def test_latency_trace_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "trace.dat"
-    path.write_bytes(pings().v6().replace(b"flyrecord\0", b"latency  \0", 1))
+    path.write_bytes(pings().write("v6").replace(b"flyrecord\0", b"latency  \0", 1))
     with pytest.raises(ParseError, match="latency tracer"):
         open_trace(path)

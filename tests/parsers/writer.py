@@ -34,6 +34,9 @@ COMMON: Final = (
     ("int common_pid", 4, 4, 1),
 )
 
+#: File versions, with the codec where one compresses.
+VERSIONS: Final = ("v6", "v7", "v7-zstd", "v7-zlib")
+
 Field = tuple[str, int, int, int]
 
 # --- records of a sub-buffer ----------------------------------------------------------------------------------------------------------
@@ -124,13 +127,11 @@ class Trace:
     page: int = PAGE
     options: list[tuple[int, bytes]] = field(default_factory=list)
 
-    def v6(self) -> bytes:
-        """As a version 6 file."""
-        return _V6(self).write()
-
-    def v7(self, codec: str = "none") -> bytes:
-        """As a version 7 file, everything compressed with the codec."""
-        return _V7(self, codec).write()
+    def write(self, version: str) -> bytes:
+        """As a file: one of VERSIONS."""
+        if version == "v6":
+            return _V6(self).write()
+        return _V7(self, version.removeprefix("v7").removeprefix("-") or "none").write()
 
     @property
     def cpus(self) -> int:
@@ -224,7 +225,9 @@ class _V7:
 
     def write(self) -> bytes:
         trace = self.trace
-        self.out += _preamble(7, trace.page) + self.codec.encode() + b"\0" + b"1\0" * (self.codec != "none") + b"\0" * (self.codec == "none")
+        self.out += (
+            _preamble(7, trace.page) + self.codec.encode() + b"\0" + b"1\0" * (self.codec != "none") + b"\0" * (self.codec == "none")
+        )
         options_at = len(self.out)
         self.out += bytes(8)
         blocks = (trace.header_info(), trace.ftrace_events(), trace.event_formats(), struct.pack("<I", 0), struct.pack("<I", 0))

@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from tracetool import schema
+from tracetool.memory_events import state as k
 from tracetool.memory_events.codes import Op
-from tracetool.memory_events.context import (
-    GROUP, K_ROW, O_ADDRESS, O_ARG, O_FLAGS, O_FRAME, O_MM, O_OP, O_PAGES, O_ROW, OUT, SPACE, TASK, new_state, read_context,
-)  # fmt: skip
+from tracetool.memory_events.context import read_context
 from tracetool.memory_events.rows import R_THREAD, EventSource, Merged, merge, with_tables
+from tracetool.memory_events.state import new_state
 
 if TYPE_CHECKING:
     import polars as pl
@@ -112,25 +112,34 @@ def memory_events(source: EventSource, kernel: str | None = None) -> MemoryEvent
     rows = merged.rows
     state = new_state(rows, len(merged.pointers), len(merged.tids))
     read_context.run(
-        len(rows.head), rows, merged.tids, merged.foll_layout, state.threads, state.spaces, state.groups, state.out, state.tasks, state.count
+        len(rows.head),
+        rows,
+        merged.tids,
+        merged.foll_layout,
+        state.threads,
+        state.spaces,
+        state.groups,
+        state.out,
+        state.tasks,
+        state.count,
     )
-    out, tasks = state.out[: state.count[OUT]], state.tasks[: state.count[TASK]].copy()
-    op, pages = out[:, O_OP].astype(np.int8), out[:, O_PAGES]
-    known, first, frames = _frames(op, out[:, O_FRAME], pages)
+    out, tasks = state.out[: state.count[k.OUT]], state.tasks[: state.count[k.TASK]].copy()
+    op, pages = out[:, k.O_OP].astype(np.int8), out[:, k.O_PAGES]
+    known, first, frames = _frames(op, out[:, k.O_FRAME], pages)
     about_file_pages = np.isin(op, [int(Op.UNMAP), int(Op.FREE)]) & (frames == 0)
     keep = np.flatnonzero(~about_file_pages)
-    row = out[keep, O_ROW]
+    row = out[keep, k.O_ROW]
     thread = rows.head[row, R_THREAD]
     return MemoryEvents(
         op=op[keep],
-        mm=out[keep, O_MM].astype(np.int32),
-        address=out[keep, O_ADDRESS],
+        mm=out[keep, k.O_MM].astype(np.int32),
+        address=out[keep, k.O_ADDRESS],
         pages=pages[keep],
-        pfn=out[keep, O_FRAME],
+        pfn=out[keep, k.O_FRAME],
         first_frame=first[keep],
         frames=frames[keep],
-        flags=out[keep, O_FLAGS],
-        arg=out[keep, O_ARG],
+        flags=out[keep, k.O_FLAGS],
+        arg=out[keep, k.O_ARG],
         thread=thread,
         ts=merged.ts[row],
         cpu=merged.cpu[row],
@@ -139,11 +148,11 @@ def memory_events(source: EventSource, kernel: str | None = None) -> MemoryEvent
         source_row=merged.source_row[row],
         source_names=merged.names,
         known_frames=known,
-        spaces=int(state.count[SPACE]),
+        spaces=int(state.count[k.SPACE]),
         threads=len(merged.tids),
-        groups=int(state.count[GROUP]),
+        groups=int(state.count[k.GROUP]),
         tasks=tasks,
-        task_ts=merged.ts[tasks[:, K_ROW]],
+        task_ts=merged.ts[tasks[:, k.K_ROW]],
         tids=merged.tids,
         notes=_notes(merged, source),
     )
@@ -166,7 +175,8 @@ def _frames(op: Ints, frame: Ints, pages: Ints) -> tuple[Ints, Ints, Ints]:
 def _counted(sizes: Ints) -> Ints:
     """0, 1, ... below each size, one after the other."""
     ends = np.cumsum(sizes)
-    return np.arange(ends[-1] if sizes.size else 0) - np.repeat(ends - sizes, sizes)
+    counted: Ints = np.arange(ends[-1] if sizes.size else 0) - np.repeat(ends - sizes, sizes)
+    return counted
 
 
 def _notes(merged: Merged, source: EventSource) -> list[str]:

@@ -5,10 +5,35 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Final
 
-from tracetool.schema import OPS
 
-#: The operations as numbers, in the order of `schema.OPS`.
-Op = IntEnum("Op", {name.upper(): number for number, name in enumerate(OPS)})  # type: ignore[misc]
+class Op(IntEnum):
+    """The operations as numbers, in the order of `schema.OPS`."""
+
+    SNAPSHOT = 0
+    FORK = 1
+    FORK_RANGE = 2
+    EXEC = 3
+    EXIT = 4
+    MAP_NEW = 5
+    MAP_AGAIN = 6
+    UNMAP = 7
+    FAULT = 8
+    COW_BEGIN = 9
+    COW_END = 10
+    GUP = 11
+    REF_GET = 12
+    REF_PUT = 13
+    FREE = 14
+    SWAP_OUT = 15
+    SWAP_IN = 16
+    KSM_MERGE = 17
+    MMAP = 18
+    MUNMAP = 19
+    MREMAP = 20
+    MPROTECT = 21
+    MADVISE = 22
+    MARK = 23
+
 
 # fault, cow_begin: what kind of access to what kind of area
 WRITE: Final = 1

@@ -25,13 +25,21 @@ PAGE_STRUCT_SHIFT = 6
 class EventSource(Protocol):
     """What is read of a raw trace: `tracetool_parsers.RawTrace` and hand-made tables alike."""
 
-    def counts(self) -> dict[str, int]: ...
+    def counts(self) -> dict[str, int]:
+        """How often each event occurs."""
+        ...
 
-    def formats(self) -> Mapping[str, EventFormat]: ...
+    def formats(self) -> Mapping[str, EventFormat]:
+        """The fields of each event."""
+        ...
 
-    def table(self, name: str, fields: Sequence[str] | None = None) -> pa.Table: ...
+    def table(self, name: str, fields: Sequence[str] | None = None) -> pa.Table:
+        """All records of an event."""
+        ...
 
-    def positions(self, name: str) -> npt.NDArray[np.int64]: ...
+    def positions(self, name: str) -> npt.NDArray[np.int64]:
+        """The place of each of its rows among all events."""
+        ...
 
 
 # Columns of Rows.head: what kind of event, on which thread, about which address space (and which other), about which task (formerly).
@@ -93,7 +101,7 @@ def merge(source: EventSource, kernel: str | None = None) -> Merged:
             columns["task"][at] = columns["a0"][at]
         if probe.kind == Kind.EXEC:
             columns["old_task"][at] = columns["a1"][at]
-    _pages_to_frames(probes, tables, rank, columns, notes)
+    _pages_to_frames(source, probes, tables, rank, columns, notes)
 
     tids, (thread, task, old_task) = _dense(columns["tid"], columns["task"], columns["old_task"])
     pointers, (mm, other) = _dense(columns["mm"], columns["other"])
@@ -138,22 +146,45 @@ def _dense(*columns: Ints) -> tuple[Ints, list[Ints]]:
 
 
 def _pages_to_frames(
-    probes: list[Probe], tables: list[pa.Table], rank: list[Ints], columns: dict[str, Ints], notes: list[str]
+    source: EventSource, probes: list[Probe], tables: list[pa.Table], rank: list[Ints], columns: dict[str, Ints], notes: list[str]
 ) -> None:
     paged = [(f"a{p.args.index('page')}", at) for p, at in zip(probes, rank, strict=True) if "page" in p.args]
     base = _vmemmap(probes, tables)
+    if base is None:
+        base = _vmemmap_by_allocations(source)
     if base is None and paged:
         base = min((int(columns[slot][at].min()) for slot, at in paged if len(at)), default=0)
-        notes.append("no fork_range event tells where struct pages lie: page frames are numbered from the lowest one seen")
+        notes.append(
+            "nothing tells where struct pages lie (fork_range, or mm_page_alloc before anon_new): frames are numbered from the lowest seen"
+        )
     for slot, at in paged:
         columns[slot][at] = (columns[slot][at] - np.int64(base or 0)) >> PAGE_STRUCT_SHIFT
 
 
 def _vmemmap(probes: list[Probe], tables: list[pa.Table]) -> int | None:
+    """The value of vmemmap_base, as fork_range records it."""
     for probe, table in zip(probes, tables, strict=True):
         if probe.kind == Kind.FORK_RANGE and table.num_rows and "vmemmap" in table.column_names:
             return int(np.asarray(_column(table, "vmemmap"))[0])
     return None
+
+
+def _vmemmap_by_allocations(source: EventSource) -> int | None:
+    """What most new anonymous pages agree on: each is the frame that its thread allocated last (order 0)."""
+    counts = source.counts()
+    if not counts.get("mm_page_alloc") or not counts.get("anon_new"):
+        return None
+    allocated, mapped = source.table("mm_page_alloc", ["pfn", "order"]), source.table("anon_new", ["page"])
+    pfn, single = np.asarray(_column(allocated, "pfn")), np.asarray(_column(allocated, "order")) == 0
+    at = np.concatenate([source.positions("mm_page_alloc")[single], source.positions("anon_new")])
+    tid = np.concatenate([np.asarray(_column(allocated, "tid"))[single], np.asarray(_column(mapped, "tid"))])
+    value = np.concatenate([pfn[single], np.asarray(_column(mapped, "page"))])
+    is_page = np.arange(len(at)) >= int(single.sum())
+    order = np.lexsort((at, tid))
+    follows = is_page[order][1:] & ~is_page[order][:-1] & (tid[order][1:] == tid[order][:-1])
+    base = (value[order][1:] - (value[order][:-1] << PAGE_STRUCT_SHIFT))[follows]
+    found, votes = np.unique(base, return_counts=True)
+    return int(found[votes.argmax()]) if found.size else None
 
 
 def _foll_layout(rows: Rows, kernel: str | None, notes: list[str]) -> int:
@@ -204,7 +235,7 @@ class _Tables:
         return {name: table.num_rows for name, table in self._tables.items()}
 
     def table(self, name: str, fields: Sequence[str] | None = None) -> pa.Table:
-        return self._tables[name]
+        return self._tables[name].select(["ts", "cpu", "tid", *(fields or [])]) if fields is not None else self._tables[name]
 
     def positions(self, name: str) -> npt.NDArray[np.int64]:
         return self._places[name]

@@ -13,13 +13,14 @@ def write_fault(page: Page) -> Verdict:
     return copy("another-mapping") if page.mapped_elsewhere else reuse("sole-owner")
 
 
-def fork(page: Page) -> Verdict:
+def fork(_page: Page) -> Verdict:
     """Always shares: pinned pages are copied early only since Linux commit 70e806e4e645 ("mm: Do early cow for pinned pages during
-    fork() for ptes") (in v5.9)."""
+    fork() for ptes") (in v5.9).
+    """
     return reuse("unknown")
 
 
-def gup(page: Page, request: Request) -> GupDecision:
+def gup(_page: Page, _request: Request) -> GupDecision:
     """A read takes whatever page is there."""
     return "take"
 

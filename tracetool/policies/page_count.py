@@ -25,7 +25,7 @@ def fork(page: Page) -> Verdict:
     return copy("pinned-at-fork") if page.mm_has_pinned and page.maybe_pinned else reuse("unknown")
 
 
-def gup(page: Page, request: Request) -> GupDecision:
+def gup(_page: Page, _request: Request) -> GupDecision:
     """A read takes whatever page is there.
 
     Linux commit a308c71bf1e6 ("mm/gup: Remove enforced COW mechanism") (in v5.9) took back the COW at a read GUP of v5.8.

@@ -1,6 +1,6 @@
 """The replay: memory events -> who owned which page when, observed or under a policy.
 
-    memory events --history--> what happened (places, stays, references, steps) --simulated--> what a policy makes of it --tables--> frames
+memory events --history--> what happened (places, stays, references, steps) --simulated--> what a policy makes of it --tables--> frames
 """
 
 from __future__ import annotations
@@ -126,7 +126,9 @@ class Replay:
         if pid is not None:
             frame = frame.filter(pl.col("pid") == pid)
         address = pl.Series("address", [f"{vpn << schema.PAGE_SHIFT:#x}" for vpn in frame["vpn"].to_list()], dtype=pl.String)
-        return frame.with_columns(address).sort("mm", "vpn", maintain_order=True).select(list(schema.PAGES)) if frame.height else _no_pages()
+        return (
+            frame.with_columns(address).sort("mm", "vpn", maintain_order=True).select(list(schema.PAGES)) if frame.height else _no_pages()
+        )
 
 
 def _no_pages() -> pl.DataFrame:

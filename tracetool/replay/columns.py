@@ -45,7 +45,9 @@ EXACT, AT_LATEST, UNKNOWN = range(3)  # as schema.RELEASED
 
 # Recorded COW decisions: begin, end, place, page before and after, what was decided.
 D_FROM, D_TO, D_PLACE, D_BEFORE, D_AFTER, D_DECISION = range(6)
-DID_COPY, DID_REUSE, DID_ZERO_FILL, DID_EARLY_COPY, DID_UNSHARE, DID_SPLIT, DID_IN_PLACE, UNDETERMINED, NOTHING = range(9)  # schema.DECISIONS
+DID_COPY, DID_REUSE, DID_ZERO_FILL, DID_EARLY_COPY, DID_UNSHARE, DID_SPLIT, DID_IN_PLACE, UNDETERMINED, NOTHING = range(
+    9
+)  # schema.DECISIONS
 
 # Pages that are no page: not known, page cache, the zero page, swapped out.
 NO_PAGE, FILE_PAGE, THE_ZERO_PAGE, SWAPPED = -1, -2, -3, -4
@@ -65,7 +67,7 @@ STEP_REF: Final = 9  # place, reference, flags of the request
 STEP_UNREF: Final = 10  # reference
 STEP_PROTECT: Final = 11  # place, 1: may be written again, 0: may not
 
-# World.count
+# World.counts
 PTES, TABLES, PAGES, PLACES, STAYS, REFS, STEPS, DECISIONS, LIVE, NEED, UNKNOWN_UNMAPS, HEALED = range(12)
 
 
@@ -88,7 +90,7 @@ class World(NamedTuple):
     decisions: Ints
     steps: Ints
     found: Ints
-    count: Ints
+    counts: Ints
 
 
 class Events(NamedTuple):

@@ -59,7 +59,7 @@ def rebuild(events: MemoryEvents) -> History:
         world = _larger(world)
 
     def cut(rows: Ints, counter: int) -> Ints:
-        return rows[: world.count[counter]].copy()
+        return rows[: world.counts[counter]].copy()
 
     return History(
         events=events,
@@ -69,8 +69,8 @@ def rebuild(events: MemoryEvents) -> History:
         decisions=cut(world.decisions, k.DECISIONS),
         steps=cut(world.steps, k.STEPS),
         page_frames=cut(world.pages, k.PAGES)[:, k.F_FRAME],
-        unknown_unmaps=int(world.count[k.UNKNOWN_UNMAPS]),
-        healed=int(world.count[k.HEALED]),
+        unknown_unmaps=int(world.counts[k.UNKNOWN_UNMAPS]),
+        healed=int(world.counts[k.HEALED]),
     )
 
 
@@ -98,7 +98,7 @@ def _empty(events: MemoryEvents) -> World:
         decisions=_rows(n // 16 + 64, 6),
         steps=_rows(n // 2 + 64, 5),
         found=np.zeros(n // 8 + 64, np.int32),
-        count=np.zeros(12, np.int64),
+        counts=np.zeros(12, np.int64),
     )
 
 
@@ -117,11 +117,11 @@ def _chained(ptes: Ints, start: int) -> Ints:
 
 
 def _larger(w: World) -> World:
-    """Room for `count[NEED]` more of everything that is short of it, and half as much again."""
-    need = int(w.count[k.NEED])
+    """Room for `counts[NEED]` more of everything that is short of it, and half as much again."""
+    need = int(w.counts[k.NEED])
 
     def larger(rows: Ints, counter: int, per_entry: int = 1) -> Ints:
-        wanted = int(w.count[counter]) + per_entry * need + 8
+        wanted = int(w.counts[counter]) + per_entry * need + 8
         if wanted < len(rows):
             return rows
         grown = np.zeros((wanted + wanted // 2, *rows.shape[1:]), rows.dtype)

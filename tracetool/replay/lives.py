@@ -10,8 +10,9 @@ from tracetool_parsers.loops import part
 
 @part
 def step(w: World, event: int, op: int, a: int, b: int, third: int) -> None:
-    at = w.count[k.STEPS]
-    w.count[k.STEPS] = at + 1
+    """Write a step for the policies to replay."""
+    at = w.counts[k.STEPS]
+    w.counts[k.STEPS] = at + 1
     w.steps[at, k.H_OP] = op
     w.steps[at, k.H_A] = a
     w.steps[at, k.H_B] = b
@@ -22,8 +23,8 @@ def step(w: World, event: int, op: int, a: int, b: int, third: int) -> None:
 @part
 def new_page(w: World, event: int, frame: int) -> int:
     """A new life of a page frame; the one before is over, if nothing said so."""
-    page = w.count[k.PAGES]
-    w.count[k.PAGES] = page + 1
+    page = w.counts[k.PAGES]
+    w.counts[k.PAGES] = page + 1
     w.pages[page, k.F_FRAME] = frame
     w.pages[page, k.F_MAPCOUNT] = 0
     w.pages[page, k.F_RMAP] = -1
@@ -41,7 +42,7 @@ def new_page(w: World, event: int, frame: int) -> int:
 def end_page(w: World, event: int, page: int) -> None:
     """A freed frame is mapped nowhere and referenced by none: what still seems to be was missed, and ends here at the latest."""
     while w.pages[page, k.F_RMAP] >= 0:
-        w.count[k.HEALED] += 1
+        w.counts[k.HEALED] += 1
         drop(w, event, w.pages[page, k.F_RMAP], k.UNMAPPED)
     while w.pages[page, k.F_REFS] >= 0:
         release(w, event, w.pages[page, k.F_REFS], k.AT_LATEST)
@@ -53,8 +54,8 @@ def end_page(w: World, event: int, page: int) -> None:
 @part
 def begin_stay(w: World, event: int, pte: int, kind: int, page: int, began: int) -> None:
     """A stay begins: `page` is a page, or THE_ZERO_PAGE or SWAPPED."""
-    at = w.count[k.STAYS]
-    w.count[k.STAYS] = at + 1
+    at = w.counts[k.STAYS]
+    w.counts[k.STAYS] = at + 1
     w.stays[at, k.S_PLACE] = w.ptes[pte, k.P_PLACE]
     w.stays[at, k.S_PAGE] = page
     w.stays[at, k.S_FROM] = event
@@ -89,8 +90,8 @@ def drop(w: World, event: int, pte: int, ended: int) -> None:
 def new_place(w: World, mm: int, vpn: int) -> int:
     """An entry for an address that has none."""
     pte = insert(w, mm, vpn)
-    place = w.count[k.PLACES]
-    w.count[k.PLACES] = place + 1
+    place = w.counts[k.PLACES]
+    w.counts[k.PLACES] = place + 1
     w.places[place, k.L_MM] = mm
     w.places[place, k.L_VPN] = vpn
     w.ptes[pte, k.P_PLACE] = place
@@ -99,6 +100,7 @@ def new_place(w: World, mm: int, vpn: int) -> int:
 
 @part
 def release(w: World, event: int, ref: int, how: int) -> None:
+    """A reference is released."""
     w.refs[ref, k.R_TO] = event
     w.refs[ref, k.R_RELEASED] = how
     page = w.refs[ref, k.R_PAGE]

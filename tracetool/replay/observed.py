@@ -86,7 +86,7 @@ def _unmap(w: World, e: Events, i: int, t: int) -> None:
             # Only one can have been meant, whatever the context seemed to say.
             pte = w.pages[page, k.F_RMAP]
         if pte < 0:
-            w.count[k.UNKNOWN_UNMAPS] += 1
+            w.counts[k.UNKNOWN_UNMAPS] += 1
         elif w.threads[t, k.X_SWAPPING] == page:
             w.threads[t, k.X_SWAPPING] = -1
             end_stay(w, i, pte, k.SWAPPED_OUT)
@@ -117,8 +117,8 @@ def _cow_begin(w: World, e: Events, i: int, t: int) -> None:
     elif pte < 0 and mm >= 0 and w.spaces[mm, k.A_BORN]:
         # Every anonymous page of an address space that the trace saw being made is known: this one is page cache.
         before = k.FILE_PAGE
-    at = w.count[k.DECISIONS]
-    w.count[k.DECISIONS] = at + 1
+    at = w.counts[k.DECISIONS]
+    w.counts[k.DECISIONS] = at + 1
     w.decisions[at, k.D_FROM] = i
     w.decisions[at, k.D_TO] = -1
     w.decisions[at, k.D_PLACE] = w.ptes[pte, k.P_PLACE] if pte >= 0 else -1
@@ -218,7 +218,7 @@ def _table_move(w: World, e: Events, i: int) -> None:
         remove(w, old)
         stale = find(w, mm, vpn)
         if stale >= 0:
-            w.count[k.HEALED] += 1
+            w.counts[k.HEALED] += 1
             drop(w, i, stale, k.UNMAPPED)
         new = new_place(w, mm, vpn)
         begin_stay(w, i, new, kind, page, k.MOVE)
@@ -242,7 +242,7 @@ def _exit(w: World, e: Events, i: int) -> None:
 @part
 def _ref_get(w: World, e: Events, i: int) -> None:
     group, first = e.arg[i], e.address[i] >> 12
-    w.groups[group, k.G_FIRST] = w.count[k.REFS]
+    w.groups[group, k.G_FIRST] = w.counts[k.REFS]
     if e.mm[i] < 0:
         return
     number = in_range(w, e.mm[i], first, first + e.pages[i])
@@ -250,8 +250,8 @@ def _ref_get(w: World, e: Events, i: int) -> None:
         pte = w.found[n]
         if w.ptes[pte, k.P_KIND] != k.PAGE:
             continue
-        page, ref = w.ptes[pte, k.P_PAGE], w.count[k.REFS]
-        w.count[k.REFS] = ref + 1
+        page, ref = w.ptes[pte, k.P_PAGE], w.counts[k.REFS]
+        w.counts[k.REFS] = ref + 1
         w.refs[ref, k.R_PAGE] = page
         w.refs[ref, k.R_PLACE] = w.ptes[pte, k.P_PLACE]
         w.refs[ref, k.R_GROUP] = group
@@ -340,7 +340,7 @@ def _need(w: World, e: Events, i: int) -> int:
         return need
     if op == Op.REF_PUT:
         return _releasable(w, e, i)
-    if mm >= 0 and op >= Op.MMAP or op == Op.EXIT or op == Op.REF_GET:
+    if (mm >= 0 and op >= Op.MMAP) or op == Op.EXIT or op == Op.REF_GET:
         return w.spaces[mm, k.A_PTES] if mm >= 0 else 0
     return max(e.frames[i], 1)
 
@@ -371,27 +371,27 @@ def _open_refs(w: World, page: int) -> int:
 @part
 def _room(w: World, need: int) -> bool:
     """Whether every array has room for what an event that touches `need` entries can add."""
-    count = w.count
+    counts = w.counts
     return (
-        count[k.LIVE] + need + 2 < len(w.vpn)
-        and count[k.TABLES] + need + 2 < len(w.tables)
-        and count[k.PAGES] + need + 2 < len(w.pages)
-        and count[k.PLACES] + need + 2 < len(w.places)
-        and count[k.STAYS] + need + 2 < len(w.stays)
-        and count[k.REFS] + need + 2 < len(w.refs)
-        and count[k.STEPS] + 2 * need + 4 < len(w.steps)
-        and count[k.DECISIONS] + 2 < len(w.decisions)
+        counts[k.LIVE] + need + 2 < len(w.vpn)
+        and counts[k.TABLES] + need + 2 < len(w.tables)
+        and counts[k.PAGES] + need + 2 < len(w.pages)
+        and counts[k.PLACES] + need + 2 < len(w.places)
+        and counts[k.STAYS] + need + 2 < len(w.stays)
+        and counts[k.REFS] + need + 2 < len(w.refs)
+        and counts[k.STEPS] + 2 * need + 4 < len(w.steps)
+        and counts[k.DECISIONS] + 2 < len(w.decisions)
         and need + 2 < len(w.found)
     )
 
 
 @loop
 def observe(w: World, e: Events, start: int, end: int, says_write: int) -> int:
-    """Replay events from `start` on; returns `end`, or the event before which the arrays must grow by `count[NEED]` entries."""
+    """Replay events from `start` on; returns `end`, or the event before which the arrays must grow by `counts[NEED]` entries."""
     for i in range(start, end):
         need = _need(w, e, i)
         if not _room(w, need):
-            w.count[k.NEED] = need
+            w.counts[k.NEED] = need
             return i
         op, t = e.op[i], e.thread[i]
         if op == Op.UNMAP:

@@ -50,8 +50,8 @@ def insert(w: World, mm: int, vpn: int) -> int:
     base = vpn >> k.TABLE_SHIFT
     table = find_table(w, mm, base)
     if table < 0:
-        table = w.count[k.TABLES]
-        w.count[k.TABLES] = table + 1
+        table = w.counts[k.TABLES]
+        w.counts[k.TABLES] = table + 1
         w.tables[table, k.T_BASE] = base
         w.tables[table, k.T_MM] = mm
         w.tables[table, k.T_HEAD] = -1
@@ -62,8 +62,8 @@ def insert(w: World, mm: int, vpn: int) -> int:
         while w.table_hash[at] >= 0:
             at = (at + 1) & mask
         w.table_hash[at] = table
-    pte = w.count[k.PTES]
-    w.count[k.PTES] = w.ptes[pte, k.P_NEXT]
+    pte = w.counts[k.PTES]
+    w.counts[k.PTES] = w.ptes[pte, k.P_NEXT]
     w.vpn[pte] = vpn
     w.ptes[pte, k.P_MM] = mm
     w.ptes[pte, k.P_PAGE] = -1
@@ -80,7 +80,7 @@ def insert(w: World, mm: int, vpn: int) -> int:
         at = (at + 1) & mask
     w.pte_hash[at] = pte
     w.spaces[mm, k.A_PTES] += 1
-    w.count[k.LIVE] += 1
+    w.counts[k.LIVE] += 1
     return pte
 
 
@@ -100,10 +100,10 @@ def remove(w: World, pte: int) -> None:
         at = (at + 1) & mask
     _close_gap(w, at, mask)
     w.spaces[mm, k.A_PTES] -= 1
-    w.count[k.LIVE] -= 1
+    w.counts[k.LIVE] -= 1
     w.ptes[pte, k.P_KIND] = k.FREE
-    w.ptes[pte, k.P_NEXT] = w.count[k.PTES]
-    w.count[k.PTES] = pte
+    w.ptes[pte, k.P_NEXT] = w.counts[k.PTES]
+    w.counts[k.PTES] = pte
 
 
 @part
@@ -159,9 +159,7 @@ def mapper(w: World, page: int, mm: int) -> int:
 
 
 @part
-def in_range(
-    w: World, mm: int, first: int, end: int
-) -> int:
+def in_range(w: World, mm: int, first: int, end: int) -> int:
     """Collect the entries of [first, end) page numbers into `found`, return how many; a wide range costs its tables, not its pages."""
     number = 0
     if (end - first) >> k.TABLE_SHIFT <= 8:
@@ -201,7 +199,7 @@ def rehash(w: World) -> None:
                 at = (at + 1) & mask
             w.pte_hash[at] = pte
     mask = len(w.table_hash) - 1
-    for table in range(w.count[k.TABLES]):
+    for table in range(w.counts[k.TABLES]):
         at = slot_of(w.tables[table, k.T_MM], w.tables[table, k.T_BASE], mask)
         while w.table_hash[at] >= 0:
             at = (at + 1) & mask

@@ -22,7 +22,7 @@ from tracetool_parsers.loops import loop, part
 
 Ints = npt.NDArray[Any]
 
-# Places: the page there, whether its entry is writable (under the policy; on the recording kernel), the open stay, the page before swap-out.
+# Places: the page there, whether its entry is writable (under the policy; on the recording kernel), the open stay, the page swapped out.
 Y_PAGE, Y_WRITABLE, Y_SEEN_WRITABLE, Y_STAY, Y_SWAPPED = range(5)
 # Pages: mappings, FOLL_GET and FOLL_PIN references, exclusive, whether stores to it may have gone unseen.
 G_MAPCOUNT, G_GETS, G_PINS, G_EXCLUSIVE, G_UNSURE = range(5)
@@ -54,7 +54,7 @@ class Sim(NamedTuple):
     ref_pin: Ints
     made: Ints
     stays: Ints
-    count: Ints
+    counts: Ints
     write_fault: Ints
     fork: Ints
     gup: Ints
@@ -78,8 +78,8 @@ def _facts(w: Sim, place: int, page: int) -> int:
 
 @part
 def _made(w: Sim, event: int, last: int, place: int, before: int, after: int, decision: int, reason: int, said: int) -> None:
-    at = w.count[MADE]
-    w.count[MADE] = at + 1
+    at = w.counts[MADE]
+    w.counts[MADE] = at + 1
     w.made[at, W_EVENT] = event
     w.made[at, W_LAST] = last
     w.made[at, W_PLACE] = place
@@ -109,8 +109,8 @@ def _leave(w: Sim, event: int, place: int, ended: int) -> None:
 @part
 def _enter(w: Sim, event: int, place: int, page: int, began: int, writable: int) -> None:
     """A page (or the zero page, or a swap entry) is at a place now."""
-    stay = w.count[STAYS]
-    w.count[STAYS] = stay + 1
+    stay = w.counts[STAYS]
+    w.counts[STAYS] = stay + 1
     w.stays[stay, k.S_PLACE] = place
     w.stays[stay, k.S_PAGE] = page
     w.stays[stay, k.S_FROM] = event
@@ -131,8 +131,8 @@ def _copied_to(w: Sim, recorded: int) -> int:
     """The page that a copy goes to: the one that the recorded kernel took, or one that only the policy makes."""
     if recorded >= 0:
         return recorded
-    page = w.count[PAGES]
-    w.count[PAGES] = page + 1
+    page = w.counts[PAGES]
+    w.counts[PAGES] = page + 1
     return page
 
 
@@ -149,7 +149,10 @@ def _write(w: Sim, d: Ints, event: int, place: int, recorded: int, gave: int, fo
         _made(w, event, last, place, page, page, k.DID_IN_PLACE, REASON_WRITABLE, 0)
         w.places[place, Y_SEEN_WRITABLE] = 1
         return
-    said = w.write_fault[_facts(w, place, page)]
+    facts = _facts(w, place, page)
+    said = w.write_fault[facts]
+    if unshare and w.gup[facts | f.PIN] == 0:
+        said = 0
     copies, reason = said & 1 != 0, said >> 1
     if follow:
         reason = REASON_SOLE
@@ -357,10 +360,10 @@ def replay_steps(history: History, policy: Policy, follow: bool = False) -> Outc
         ref_pin=np.zeros(len(history.refs), np.int8),
         made=np.zeros((decisions, 11), np.int32),
         stays=np.zeros((len(steps), 6), np.int32),
-        count=np.array([0, 0, history.pages], np.int64),
+        counts=np.array([0, 0, history.pages], np.int64),
         write_fault=tables.write_fault,
         fork=tables.fork,
         gup=tables.gup,
     )
     simulate.run(len(steps), sim, steps, history.decisions, int(follow), int(policy.mprotect_restores))
-    return Outcome(sim.made[: sim.count[MADE]].copy(), sim.stays[: sim.count[STAYS]].copy(), sim.ref_page)
+    return Outcome(sim.made[: sim.counts[MADE]].copy(), sim.stays[: sim.counts[STAYS]].copy(), sim.ref_page)

@@ -14,7 +14,19 @@ from tracetool.memory_events import codes as c
 from tracetool.processes import owners, with_names
 from tracetool.replay import columns as k
 from tracetool.replay.history import History
-from tracetool.replay.simulated import W_AFTER, W_BEFORE, W_DECISION, W_EVENT, W_LAST, W_MAPCOUNT, W_PLACE, W_REASON, W_REFS, W_UNSURE, Outcome
+from tracetool.replay.simulated import (
+    W_AFTER,
+    W_BEFORE,
+    W_DECISION,
+    W_EVENT,
+    W_LAST,
+    W_MAPCOUNT,
+    W_PLACE,
+    W_REASON,
+    W_REFS,
+    W_UNSURE,
+    Outcome,
+)
 
 Ints = npt.NDArray[Any]
 

@@ -1,0 +1,122 @@
+"""From a trace to an Analysis: replay as observed and under each policy, judge by the rules, count the costs, tell the story."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import polars as pl
+
+from tracetool import schema
+from tracetool.agreement import agreements
+from tracetool.analysis import Analysis, Coverage, PolicyResult, TraceInfo, Verdict
+from tracetool.costs import SHARES_MOST, cost
+from tracetool.policies import Policy, policy
+from tracetool.probes import BY_EVENT, unsupported
+from tracetool.replay import OBSERVED, Replay
+from tracetool.rules import RULES, findings, verdict
+from tracetool.stories import evidence_of, tell
+from tracetool.trace import Trace
+
+
+def analyse(trace: Trace, policies: Iterable[Policy] | None = None) -> Analysis:
+    """Replay a trace as observed and under `policies` (None: all that there are), and say what follows."""
+    from tracetool.policies import POLICIES
+
+    asked = list(POLICIES.values()) if policies is None else list(policies)
+    replays = [trace.replay(OBSERVED), *(trace.replay(p) for p in asked)]
+    found = pl.concat(
+        [pl.DataFrame(schema=schema.polars_schema(schema.FINDINGS))]
+        + [findings(rule, evidence_of(replay)) for replay in replays for rule in RULES.values()]
+    )
+    stories = tell(replays, found)
+    rows = [row for rows in found["evidence"].to_list() for row in rows]
+    rows += [row for story in stories for step in story.steps for row in step.evidence]
+    observed = cost(replays[0])
+    return Analysis(
+        trace=_info(trace),
+        coverage=_coverage(trace),
+        observed={
+            "cow_faults": observed.cow_faults,
+            "copies": observed.copies,
+            "reuses": observed.reuses,
+            "early_copies": observed.early_copies,
+            "zero_fills": observed.zero_fills,
+            "unshares": observed.unshares,
+            "splits": 0,
+        },
+        policies=_results(trace, asked, replays[1:]),
+        verdicts=_verdicts(trace, replays, found, observed.undetermined),
+        findings=found,
+        evidence=trace.history.events.evidence(rows),
+        stories=stories,
+        replays={replay.policy: replay for replay in replays},
+    )
+
+
+def _results(trace: Trace, asked: Sequence[Policy], replays: Sequence[Replay]) -> tuple[PolicyResult, ...]:
+    agreed = agreements(trace.history, asked)
+    base = cost(trace.replay(policy(SHARES_MOST)))
+    results = []
+    for decided, replay, agreement in zip(asked, replays, agreed, strict=True):
+        own = cost(replay)
+        extra_copies, extra_bytes, extra_ns = own.beyond(base)
+        results.append(
+            PolicyResult(
+                name=decided.name,
+                checked_on=decided.checked_on,
+                cow_faults=own.cow_faults,
+                copies=own.copies,
+                reuses=own.reuses,
+                early_copies=own.early_copies,
+                unshares=own.unshares,
+                zero_fills=own.zero_fills,
+                extra_copies=extra_copies,
+                extra_bytes=extra_bytes,
+                extra_ns=extra_ns,
+                time="assumed",
+                peak_pages=own.peak_pages,
+                agreement=agreement,
+            )
+        )
+    return tuple(results)
+
+
+def _verdicts(trace: Trace, replays: Sequence[Replay], found: pl.DataFrame, undetermined: int) -> tuple[Verdict, ...]:
+    available = trace.raw.formats().keys()
+    lost = trace.raw.losses.num_rows > 0
+    verdicts = []
+    for replay in replays:
+        for rule in RULES.values():
+            cases = found.filter(pl.col("policy") == replay.policy, pl.col("rule") == rule.name)
+            said, missing = verdict(rule, cases, available, lost=lost, undetermined=undetermined)
+            verdicts.append(Verdict(rule.name, replay.policy, said, missing))
+    return tuple(verdicts)
+
+
+def _info(trace: Trace) -> TraceInfo:
+    metadata = trace.raw.metadata
+    first, last = trace.raw.span() or (0, 0)
+    events = sum(trace.raw.counts().values())
+    return TraceInfo(metadata.path, metadata.format, metadata.kernel, metadata.clock, metadata.cpus, events, first, last)
+
+
+def _coverage(trace: Trace) -> Coverage:
+    raw, history = trace.raw, trace.history
+    lost = pl.from_arrow(raw.losses)
+    assert isinstance(lost, pl.DataFrame)
+    counts = raw.counts()
+    notes = [*raw.metadata.notes, *trace.history.events.notes]
+    passed_over = unsupported(counts)
+    if passed_over:
+        notes.append(f"huge pages are not replayed yet: {', '.join(f'{name} ({number})' for name, number in passed_over.items())}")
+    if history.unknown_unmaps:
+        notes.append(f"{history.unknown_unmaps} unmaps of pages whose mapping the trace does not show")
+    if history.healed:
+        notes.append(f"{history.healed} mappings ended unseen")
+    first, last = raw.span() or (0, 0)
+    return Coverage(
+        lost_events=None if lost["events"].null_count() else int(lost["events"].sum()),
+        uncertain_ns=last - min([last, *lost["from_ns"].fill_null(first).to_list()]),
+        unknown_events={name: number for name, number in counts.items() if name not in BY_EVENT},
+        notes=tuple(notes),
+    )

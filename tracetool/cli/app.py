@@ -1,0 +1,90 @@
+"""The application: its verbs, what they share, and the one place where errors become messages and exit codes."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from typing import Annotated, Final, ParamSpec
+
+import typer
+
+from tracetool import __version__
+
+P = ParamSpec("P")
+
+#: Exit codes: 1 is any error, 2 wrong usage (typer's, too).
+MATCHED: Final = 3
+INTERRUPTED: Final = 130
+
+# Rich help would keep its colours under NO_COLOR (seen with typer 0.29), so help is plain.
+app = typer.Typer(name="tracetool", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+TraceFile = Annotated[
+    str, typer.Argument(metavar="TRACE", help="A recorded trace: trace.dat of trace-cmd, version 6 or 7.", show_default=False)
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"tracetool {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global(
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback with an error.")] = False,
+    _version_wanted: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Replay recorded kernel events: who owned which page when, was any sharing unsafe, and what would another kernel have cost?"""
+    if debug:
+        os.environ["TRACETOOL_DEBUG"] = "1"
+
+
+def verb(function: Callable[P, None]) -> Callable[P, None]:
+    """A command whose errors are told in one line, with a hint, and an exit code."""
+
+    @functools.wraps(function)
+    def told(*args: P.args, **kwargs: P.kwargs) -> None:
+        # The base class of all our errors: nothing heavy comes with it.
+        from tracetool_parsers.errors import TraceError
+
+        try:
+            function(*args, **kwargs)
+            sys.stdout.flush()
+        except TraceError as error:
+            if os.environ.get("TRACETOOL_DEBUG"):
+                raise
+            _say(f"error: {error}")
+            if error.hint:
+                _say(f"hint: {' '.join(error.hint.split())}")
+            raise typer.Exit(error.exit_code) from None
+        except BrokenPipeError:
+            # The reader (head, a pager) has had enough; say nothing more, not even at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+        except OSError as error:
+            if os.environ.get("TRACETOOL_DEBUG"):
+                raise
+            where = f"{error.filename}: " if error.filename else ""
+            _say(f"error: {where}{error.strerror or error}")
+            raise typer.Exit(1) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+
+    return told
+
+
+def _say(text: str) -> None:
+    printable = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    typer.echo(printable.encode(errors="backslashreplace").decode(), err=True)
+
+
+def main() -> None:
+    """Run the command line; never returns."""
+    from tracetool.cli import events, info, pages, replay, schema
+
+    for module in (replay, info, events, pages, schema):
+        app.command(name=module.__name__.rsplit(".", 1)[-1])(verb(module.run))
+    app(prog_name="tracetool")

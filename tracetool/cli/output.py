@@ -1,0 +1,104 @@
+"""What every verb that prints a table can do with it: the formats, and files that are not overwritten unasked."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from tracetool.errors import Exists, Unusable
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+class Format(StrEnum):
+    """How a table is written."""
+
+    text = "text"
+    csv = "csv"
+    jsonl = "jsonl"
+    json = "json"
+    parquet = "parquet"
+    arrow = "arrow"
+
+
+FormatOption = Annotated[Format, typer.Option("--format", help="How to write the table.")]
+OutputOption = Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="Where to write it; - is standard output.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")]
+
+#: Rows of a table that `text` shows; the other formats write all.
+TEXT_ROWS: Final = 200
+
+
+def write_table(frame: pl.DataFrame, form: Format, output: str = "-", force: bool = False) -> None:
+    """Write a table to a file or to standard output; raises Exists, Unusable."""
+    if output != "-":
+        path = writable(output, force)
+        with path.open("wb") as file:
+            file.write(_encoded(frame, form))
+        return
+    if form in (Format.parquet, Format.arrow) and sys.stdout.isatty():
+        raise Unusable(f"{form.value} is binary and not written to a terminal", hint="name a file with --output, or pipe it")
+    sys.stdout.flush()
+    sys.stdout.buffer.write(_encoded(frame, form))
+
+
+def writable(name: str, force: bool) -> Path:
+    """The path of a file that may be written; raises Exists where one is in the way, Unusable where its folder is missing."""
+    path = Path(name)
+    if path.exists() and not force:
+        raise Exists(name)
+    if not path.parent.is_dir():
+        raise Unusable(f"no folder {str(path.parent)!r} to write {path.name!r} to", hint="make it first")
+    return path
+
+
+def _encoded(frame: pl.DataFrame, form: Format) -> bytes:
+    import io
+
+    out = io.BytesIO()
+    if form is Format.text:
+        return _text(frame).encode(errors="backslashreplace")
+    if form is Format.csv:
+        _flat(frame).write_csv(out)
+    elif form is Format.jsonl:
+        frame.write_ndjson(out)
+    elif form is Format.json:
+        frame.write_json(out)
+        out.write(b"\n")
+    elif form is Format.parquet:
+        frame.write_parquet(out)
+    else:
+        frame.write_ipc(out)
+    return out.getvalue()
+
+
+def _flat(frame: pl.DataFrame) -> pl.DataFrame:
+    """CSV has no lists: they become JSON."""
+    import polars as pl
+
+    lists = [name for name, dtype in frame.schema.items() if isinstance(dtype, pl.List)]
+    return frame.with_columns(
+        pl.struct(name).struct.json_encode().str.strip_prefix(f'{{"{name}":').str.strip_suffix("}").alias(name) for name in lists
+    )
+
+
+def _text(frame: pl.DataFrame) -> str:
+    """Columns side by side, numbers to the right; foreign control characters as escapes."""
+    from tracetool.report.words import printable
+
+    shown = frame.head(TEXT_ROWS)
+    columns = []
+    for name, values in zip(shown.columns, shown.get_columns(), strict=True):
+        cells = [name, *("" if v is None else printable(str(v)) for v in values.to_list())]
+        width = max(map(len, cells))
+        right = values.dtype.is_numeric()
+        columns.append([cell.rjust(width) if right else cell.ljust(width) for cell in cells])
+    lines = ["  ".join(row).rstrip() for row in zip(*columns, strict=True)] if columns else []
+    if frame.height > shown.height:
+        lines.append(f"showing {shown.height} of {frame.height} rows; --format csv (jsonl, parquet, ...) writes all")
+    return "\n".join(lines) + "\n"

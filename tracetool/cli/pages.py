@@ -1,0 +1,46 @@
+"""`tracetool pages`: which page was where at a moment, by whom mapped, by whom referenced."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tracetool.cli.app import TraceFile
+from tracetool.cli.output import ForceOption, Format, FormatOption, OutputOption, write_table
+from tracetool.errors import Unanswerable, Unusable
+
+
+def run(
+    trace: TraceFile,
+    at: Annotated[
+        int | None, typer.Option("--at", metavar="NS", help="The moment, in ns of the trace's clock.", show_default=False)
+    ] = None,
+    at_mark: Annotated[
+        str | None, typer.Option("--at-mark", metavar="GLOB", help="Every moment at which a program wrote such a mark.", show_default=False)
+    ] = None,
+    pid: Annotated[int | None, typer.Option("--pid", metavar="N", help="Only pages of this process.", show_default=False)] = None,
+    policy: Annotated[str, typer.Option("--policy", metavar="NAME", help="Under this policy.")] = "observed",
+    form: FormatOption = Format.text,
+    output: OutputOption = "-",
+    force: ForceOption = False,
+) -> None:
+    """Every page of every process at a moment: frame, mappings, references, pins.
+
+    Example: tracetool pages trace.dat --at-mark 'ckpt-begin*' --format csv
+    """
+    if (at is None) == (at_mark is None):
+        raise Unusable("pages wants one moment", hint="--at NS, or --at-mark GLOB")
+    from tracetool.trace import open as open_trace
+
+    opened = open_trace(trace)
+    frame = opened.pages_at_marks(at_mark, policy, pid) if at is None and at_mark else opened.replay(policy).pages_at(at or 0, pid)
+    if not frame.height and pid is not None:
+        known = opened.processes["pid"].unique(maintain_order=True).to_list()
+        raise Unanswerable(
+            f"no known page of process {pid} at that moment", path=trace, hint=f"processes of this trace: {', '.join(map(str, known[:20]))}"
+        )
+    if not frame.height:
+        first, last = opened.raw.span() or (0, 0)
+        raise Unanswerable("no known page at that moment", path=trace, hint=f"the trace runs from {first} to {last} ns")
+    write_table(frame, form, output, force)

@@ -1,0 +1,170 @@
+"""GUP and system calls in the context loop: what is referenced, through what, and what is given back when."""
+
+from __future__ import annotations
+
+from tracetool.memory_events import codes as c
+from tracetool.memory_events import state as k
+from tracetool.memory_events.codes import Op
+from tracetool.memory_events.rows import R_KIND, R_MM, Rows
+from tracetool.memory_events.state import Ints, Spaces, emit, space_of, span
+from tracetool.probes import Kind
+from tracetool.schema import VIA
+from tracetool_parsers.loops import part
+
+VIA_OTHER, VIA_VMSPLICE, VIA_PROCESS_VM = VIA.index("other"), VIA.index("vmsplice"), VIA.index("process_vm")
+VIA_IO_URING, VIA_PTRACE, VIA_EXEC = VIA.index("io_uring"), VIA.index("ptrace"), VIA.index("exec")
+
+
+@part
+def _gup_flags(flags: int, layout: int) -> int:
+    """FOLL_* in the numbers of `layout` -> our bits, -1 when no reference is taken."""
+    bits = flags & 1
+    if layout == c.FOLL_OLD:
+        get, pin, force, longterm = flags & 0x4, flags & 0x40000, flags & 0x10, flags & 0x10000
+    elif layout == c.FOLL_NEW:
+        get, pin, force, longterm = flags & 0x2, flags & 0x80000, flags & 0x8, flags & 0x100
+    else:
+        return -1
+    if get == 0 and pin == 0:
+        return -1
+    if pin:
+        bits |= c.PIN
+    if force:
+        bits |= c.FORCE
+    if longterm:
+        bits |= c.LONGTERM
+    return bits
+
+
+@part
+def _gup_done(
+    r: Rows, i: int, t: int, begin: int, mm: int, layout: int, threads: Ints, spaces: Spaces, groups: Ints, out: Ints, count: Ints
+) -> None:
+    """GUP returns: the first `got` pages from its start are referenced."""
+    got, asked = r.args[i, 0], r.args[begin, 1]
+    pages = span(r.args[begin, 0], got << k.PAGE_SHIFT) if 0 < got <= asked < (1 << 40) else 0
+    bits = _gup_flags(r.args[begin, 2], layout)
+    if pages == 0 or bits < 0:
+        return
+    via = VIA_OTHER
+    call = threads[t, k.T_CALL]
+    if call >= 0 and r.head[call, R_KIND] == Kind.ENTER_VMSPLICE:
+        via = VIA_VMSPLICE
+    elif call >= 0 and r.head[call, R_KIND] == Kind.ENTER_PROCESS_VM:
+        via = VIA_PROCESS_VM
+    elif call >= 0 and r.head[call, R_KIND] == Kind.ENTER_IO_URING_REGISTER:
+        via = VIA_IO_URING
+    elif mm >= 0 and mm != threads[t, k.T_MM]:
+        via = VIA_PTRACE if spaces.ran[mm] else VIA_EXEC
+    group = count[k.GROUP]
+    count[k.GROUP] = group + 1
+    groups[group, k.G_THREAD] = t
+    groups[group, k.G_PAGES] = pages
+    flags = bits | via << c.VIA_SHIFT
+    frame = threads[t, k.T_GRABBED] if pages == 1 and threads[t, k.T_GRABS] == 1 else -1
+    address = r.args[begin, 0] & ~4095
+    emit(out, count, i, Op.GUP, mm, address, pages, -1, flags, group)
+    emit(out, count, i, Op.REF_GET, mm, address, pages, frame, flags, group)
+    if threads[t, k.T_FIRST_GROUP] < 0:
+        threads[t, k.T_FIRST_GROUP] = group
+    # exec and access_remote_vm copy at once and drop the page before they do anything else.
+    if via == VIA_PTRACE or via == VIA_EXEC:
+        threads[t, k.T_INSTANT] = group
+
+
+@part
+def give_back(row: int, group: int, keep: int, flags: int, out: Ints, count: Ints) -> None:
+    """The references of a request are released, from page number `keep` on."""
+    emit(out, count, row, Op.REF_PUT, -1, 0, keep, -1, flags | c.BY_GROUP, group)
+
+
+@part
+def _call_returns(r: Rows, i: int, t: int, threads: Ints, spaces: Spaces, groups: Ints, out: Ints, count: Ints) -> None:
+    call, threads_mm, result = threads[t, k.T_CALL], threads[t, k.T_MM], r.args[i, 0]
+    threads[t, k.T_CALL] = -1
+    if call < 0:
+        return
+    kind, start, length = r.head[call, R_KIND], r.args[call, 0], r.args[call, 1]
+    if kind == Kind.ENTER_VMSPLICE:
+        # What GUP got beyond the pages that went into the pipe is put back before the call returns.
+        _call_gives_back(i, t, (result + 4095) >> k.PAGE_SHIFT if result > 0 else 0, c.EXACT, threads, groups, out, count)
+    elif kind == Kind.ENTER_PROCESS_VM:
+        _call_gives_back(i, t, 0, 0, threads, groups, out, count)
+    elif kind == Kind.ENTER_MMAP and span(result, length) > 0:
+        emit(out, count, i, Op.MMAP, threads_mm, result & ~4095, span(result, length), 0, r.args[call, 2], r.args[call, 3])
+    elif kind == Kind.ENTER_BRK and threads_mm >= 0 and result > 0:
+        before = spaces.heap_end[threads_mm]
+        spaces.heap_end[threads_mm] = result
+        first = (result + 4095) & ~4095
+        if span(first, before - first) > 0:
+            emit(out, count, i, Op.MUNMAP, threads_mm, first, span(first, before - first), 0, 0, 0)
+    elif kind == Kind.ENTER_MREMAP and result > 0 and span(start, length) > 0:
+        emit(out, count, i, Op.MREMAP, threads_mm, start & ~4095, span(start, length), 0, span(start, r.args[call, 2]), result)
+    elif result == 0 and span(start, length) > 0:
+        if kind == Kind.ENTER_MUNMAP:
+            emit(out, count, i, Op.MUNMAP, threads_mm, start & ~4095, span(start, length), 0, 0, 0)
+        elif kind == Kind.ENTER_MPROTECT:
+            emit(out, count, i, Op.MPROTECT, threads_mm, start & ~4095, span(start, length), 0, r.args[call, 2], 0)
+        elif kind == Kind.ENTER_MADVISE:
+            emit(out, count, i, Op.MADVISE, threads_mm, start & ~4095, span(start, length), 0, r.args[call, 2], 0)
+
+
+@part
+def _call_gives_back(i: int, t: int, keep: int, flags: int, threads: Ints, groups: Ints, out: Ints, count: Ints) -> None:
+    """Of the references that this call took, `keep` pages stay, the rest is released."""
+    first = threads[t, k.T_FIRST_GROUP]
+    if first < 0:
+        return
+    for group in range(first, count[k.GROUP]):
+        if groups[group, k.G_THREAD] == t:
+            if keep < groups[group, k.G_PAGES]:
+                give_back(i, group, max(keep, 0), flags, out, count)
+            keep -= groups[group, k.G_PAGES]
+    threads[t, k.T_FIRST_GROUP] = -1
+
+
+@part
+def _enter(i: int, t: int, threads: Ints) -> None:
+    threads[t, k.T_CALL] = i
+    threads[t, k.T_FIRST_GROUP] = -1
+    threads[t, k.T_FAULT] = -1
+
+
+@part
+def about_references(r: Rows, i: int, t: int, layout: int, threads: Ints, spaces: Spaces, groups: Ints, out: Ints, count: Ints) -> None:
+    """GUP, and the system calls that take and release references or change areas."""
+    kind = r.head[i, R_KIND]
+    if kind == Kind.GUP:
+        threads[t, k.T_SLOW] = i
+        if threads[t, k.T_FAST] < 0:
+            threads[t, k.T_GRABS] = 0
+        mm = space_of(spaces, count, r.head[i, R_MM], False)
+        if mm != threads[t, k.T_MM]:
+            threads[t, k.T_NEW_MM] = mm
+    elif kind == Kind.GUP_FAST:
+        threads[t, k.T_FAST] = i
+        threads[t, k.T_GRABS] = 0
+    elif kind == Kind.GUP_GRAB:
+        threads[t, k.T_GRABS] = max(threads[t, k.T_GRABS], 0) + 1
+        threads[t, k.T_GRABBED] = r.args[i, 0]
+    elif kind == Kind.GUP_DONE:
+        # The slow path inside a fast one only continues it: the fast one's return counts both.
+        if threads[t, k.T_SLOW] >= 0 and threads[t, k.T_FAST] < 0:
+            begin = threads[t, k.T_SLOW]
+            mm = space_of(spaces, count, r.head[begin, R_MM], True)
+            _gup_done(r, i, t, begin, mm, layout, threads, spaces, groups, out, count)
+        threads[t, k.T_SLOW] = -1
+    elif kind == Kind.GUP_FAST_DONE:
+        if threads[t, k.T_FAST] >= 0:
+            _gup_done(r, i, t, threads[t, k.T_FAST], threads[t, k.T_MM], layout, threads, spaces, groups, out, count)
+        threads[t, k.T_FAST] = -1
+    elif kind == Kind.UNPIN or kind == Kind.PIPE_RELEASE:
+        pages = 1 if kind == Kind.PIPE_RELEASE else min(max(r.args[i, 1], 1), 1 << 20)
+        flags = c.EXACT if kind == Kind.PIPE_RELEASE else c.EXACT | c.PIN
+        emit(out, count, i, Op.REF_PUT, -1, 0, pages, r.args[i, 0], flags, -1)
+    elif kind == Kind.SYSCALL_EXIT:
+        _call_returns(r, i, t, threads, spaces, groups, out, count)
+    elif kind == Kind.MARK:
+        emit(out, count, i, Op.MARK, threads[t, k.T_MM], 0, 0, 0, 0, 0)
+    elif kind >= Kind.ENTER_MMAP:
+        _enter(i, t, threads)

@@ -1,0 +1,116 @@
+"""What rules have in common: what they look at, and how a case becomes a finding and a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import polars as pl
+
+from tracetool import schema
+
+#: Interfaces that release their references where a probe of ours sees it: one not released at the end of the trace is still held.
+TRACED_RELEASES: Final = ("vmsplice", "io_uring", "rdma", "vfio", "af_xdp")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One replay's tables, as a rule sees them.
+
+    `faults`: `schema.FAULTS` and `unsure` (the state rests on accesses that the trace cannot show); `references`: `schema.REFERENCES` and
+    `from_event`, `to_event`, the memory events that bound each (-1: none).
+    """
+
+    policy: str
+    faults: pl.DataFrame
+    references: pl.DataFrame
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`find` gives one row a case, with the columns of `held`; `needs` are the raw events without which nothing can be said.
+
+    `remedy` says what avoids the defect.
+    """
+
+    name: str
+    title: str
+    needs: tuple[str, ...]
+    find: Callable[[Evidence], pl.DataFrame]
+    remedy: str
+
+
+def held(evidence: Evidence) -> pl.DataFrame:
+    """Every decision about a page while a reference to it was held: fault columns, and the reference's with `_ref` after their name.
+
+    A reference is held from the event that takes it to the one that releases it, in the order of the trace.
+    """
+    return (
+        evidence.faults.filter(pl.col("page_before").is_not_null())
+        .join(evidence.references, left_on="page_before", right_on="page_id", suffix="_ref", how="inner", maintain_order="left_right")
+        .filter(pl.col("from_event") < pl.col("event"), (pl.col("to_event") < 0) | (pl.col("to_event") > pl.col("event")))
+    )
+
+
+def known_held() -> pl.Expr:
+    """Whether the trace proves that the reference was still held at the fault: it saw the release, or would have seen it."""
+    seen = pl.col("released") == "exact"
+    open_still = (pl.col("released") == "unknown") & pl.col("via").is_in(list(TRACED_RELEASES))
+    return (seen | open_still) & ~pl.col("unsure")
+
+
+def findings(rule: Rule, evidence: Evidence) -> pl.DataFrame:
+    """The cases of one rule in one replay as `schema.FINDINGS`: one a page, holder and writer, the first in time."""
+    cases = rule.find(evidence)
+    if not cases.height:
+        return pl.DataFrame(schema=schema.polars_schema(schema.FINDINGS))
+    cases = (
+        cases.sort("ts", "event", maintain_order=True)
+        .unique(["page_before", "mm_ref", "address_ref", "mm"], keep="first", maintain_order=True)
+        .with_row_index("number", offset=1)
+    )
+    return cases.select(
+        id=pl.format("{}-{}@{}", pl.lit(rule.name), "number", pl.lit(evidence.policy)),
+        rule=pl.lit(rule.name),
+        policy=pl.lit(evidence.policy),
+        certainty=pl.col("certainty"),
+        severity=pl.col("severity"),
+        pid=pl.col("by_pid"),
+        comm=pl.col("comm_ref"),
+        mm=pl.col("mm_ref"),
+        address=pl.col("address_ref"),
+        pfn=pl.col("pfn_before"),
+        page_id=pl.col("page_before"),
+        from_ns=pl.col("ts"),
+        to_ns=pl.col("to_ns"),
+        by_pid=pl.col("pid"),
+        summary=pl.col("summary"),
+        evidence=pl.concat_list(pl.col("from_event", "event", "to_event").cast(pl.Int64)).list.eval(pl.element().filter(pl.element() >= 0)),
+    ).cast(schema.polars_schema(schema.FINDINGS))  # type: ignore[arg-type]
+
+
+def missing_events(rule: Rule, available: Collection[str]) -> list[str]:
+    """The events that a rule needs and the trace has no format of."""
+    return [event for event in rule.needs if event not in available]
+
+
+def verdict(
+    rule: Rule, found: pl.DataFrame, available: Collection[str], *, lost: bool, undetermined: int
+) -> tuple[Literal["defect", "clean", "inconclusive"], tuple[str, ...]]:
+    """What the trace says of a rule, and what it lacks.
+
+    `clean` is said only when everything that the rule needs was recorded (`available`: events that the trace has a format of), nothing
+    was lost, and no decision concerned a page older than the trace (`undetermined`), which could be referenced since before.
+    """
+    defects = found.filter(pl.col("severity") == "defect")
+    if defects.filter(pl.col("certainty") == "certain").height:
+        return "defect", ()
+    missing = [f"not recorded: {event}" for event in missing_events(rule, available)]
+    if lost:
+        missing.append("events were lost")
+    if undetermined:
+        missing.append(f"{undetermined} decisions concern pages older than the trace")
+    if defects.height:
+        missing.append(f"{defects.height} findings need an access or a release that the trace cannot show")
+    return ("inconclusive", tuple(missing)) if missing else ("clean", ())

@@ -1,0 +1,49 @@
+"""wrong-cow: a process's own store moves its address to a new page while a reference of its own still uses the old one.
+
+For a write reference, what a device writes is lost to the process: a defect. For a long-term read reference the device never sees the
+process's later stores: a defect. For a short read reference the kernel promises nothing of the kind: told as info. A disconnect that the
+program asked for (munmap, MADV_DONTNEED, exit, exec) is none. Linux commit 6c287605fd56 ("mm: remember exclusively mapped anonymous
+pages with PG_anon_exclusive") (in v5.19) ended it for pinned pages.
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from tracetool.rules.base import Evidence, Rule, held, known_held
+
+
+def find(evidence: Evidence) -> pl.DataFrame:
+    """Copies at the very address through which a reference that is held was taken."""
+    lasting = (pl.col("access") == "write") | pl.col("longterm")
+    return (
+        held(evidence)
+        .filter(pl.col("decision").is_in(["copy", "unshare"]), pl.col("mm") == pl.col("mm_ref"), pl.col("address") == pl.col("address_ref"))
+        .with_columns(
+            certainty=pl.when(known_held()).then(pl.lit("certain")).otherwise(pl.lit("possible")),
+            severity=pl.when(lasting).then(pl.lit("defect")).otherwise(pl.lit("info")),
+            summary=pl.format(
+                "{} {} wrote {} and got a copy; the {} reference ({}) keeps page frame {}: {}",
+                "comm",
+                "pid",
+                pl.lit("its page"),
+                "access",
+                "via",
+                pl.col("pfn_before").cast(pl.String).fill_null("(of the policy)"),
+                pl.when(pl.col("access") == "write")
+                .then(pl.lit("what is written through it is lost to the process"))
+                .when(pl.col("longterm"))
+                .then(pl.lit("its holder never sees what the process stores from now on"))
+                .otherwise(pl.lit("its holder keeps seeing the contents of before, as a short read reference may")),
+            ),
+        )
+    )
+
+
+WRONG_COW = Rule(
+    name="wrong-cow",
+    title="A copy parts a process from a page that its own reference still uses",
+    needs=("cow_fault", "cow_fault_done", "anon_new", "fork_range", "gup", "gup_fast"),
+    find=find,
+    remedy="a kernel that marks pages exclusive (5.19 and newer), no fork or write protection while the buffer is in use, or MADV_DONTFORK",
+)
