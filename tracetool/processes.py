@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -10,10 +9,8 @@ import polars as pl
 from tracetool import schema
 from tracetool.memory_events import EventSource, MemoryEvents
 from tracetool.memory_events import codes as c
+from tracetool.memory_events.rows import column_of
 from tracetool.memory_events.state import K_HOW, K_MM, K_PARENT, K_TGID, K_THREAD
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 #: Event -> the fields with the new name and the former one. An event's own field `comm` is called `comm_field` in its table.
 _NAMED_BY = {"task_newtask": ("comm_field", ""), "task_rename": ("newcomm", "oldcomm")}
@@ -97,17 +94,13 @@ def _names(source: EventSource) -> pl.DataFrame:
         if counts.get(event):
             table = source.table(event, ["pid", *filter(None, (new, former))])
             columns = {
-                "tid": pl.Series(_ints(table, "pid"), dtype=pl.Int64).cast(pl.Int32),
-                "from_ns": _ints(table, "ts"),
+                "tid": np.asarray(column_of(table, "pid", event)).astype(np.int32),
+                "from_ns": table.column("ts").to_numpy(),
                 "comm": table.column(new).to_pylist(),
                 "former": pl.Series(table.column(former).to_pylist() if former else [None] * table.num_rows, dtype=pl.String),
             }
             parts.append(pl.DataFrame(columns))
     return pl.concat(parts).unique(["tid", "from_ns"], keep="last", maintain_order=True)
-
-
-def _ints(table: pa.Table, name: str) -> Any:
-    return table.column(name).to_numpy().astype(np.int64)
 
 
 def _saved_names(source: EventSource) -> pl.DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import threading
 import zlib
 from typing import Any, Final
 
@@ -17,11 +17,16 @@ _MOST_RATIO: Final = 1024
 _SMALLEST_BOUND: Final = 1 << 16
 
 
-@functools.cache
+#: A decompressor serves one thread.
+_own = threading.local()
+
+
 def _zstd() -> Any:
     import zstandard
 
-    return zstandard.ZstdDecompressor()
+    if not hasattr(_own, "zstd"):
+        _own.zstd = zstandard.ZstdDecompressor()
+    return _own.zstd
 
 
 def unpack(codec: str, packed: memoryview, size: int, *, path: str, offset: int) -> bytes:

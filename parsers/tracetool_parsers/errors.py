@@ -52,7 +52,7 @@ class ParseError(TraceError):
     """The bytes are not what the format says."""
 
 
-class UnknownEvent(TraceError):  # noqa: N818 - reads as what it is: `except UnknownEvent`
+class UnknownEvent(TraceError):
     """The trace has no event, field or buffer of that name; the hint names the nearest and lists what there is."""
 
     @classmethod

@@ -193,4 +193,5 @@ def pack(data: Array, places: Array, offsets: Array, out: Array) -> None:
     for row in range(len(places)):
         at = places[row]
         size = offsets[row + 1] - offsets[row]
-        out[offsets[row] : offsets[row] + size] = data[at : at + size]
+        for byte in range(size):
+            out[offsets[row] + byte] = data[at + byte]

@@ -26,6 +26,10 @@ COMPILE_FROM: Final = 20_000
 #: `auto` decides by the size of the input; the tests force one way or the other through the environment.
 Mode = Literal["auto", "compiled", "python"]
 
+#: Loops allocate nothing, so numba need not count references to their arrays: with the counting, a replay takes nine times as long
+#: (1.07 s against 0.12 s for a million memory events).
+_OPTIONS: Final = {"boundscheck": True, "_nrt": False}
+
 _parts: list[Callable[..., Any]] = []
 _registered: set[Callable[..., Any]] = set()
 
@@ -54,8 +58,7 @@ class Loop(Generic[P, R]):
     def compiled(self) -> Callable[P, R]:
         """The loop as machine code; compiled, or loaded from the cache, on first use."""
         numba = _numba()
-        options = {"boundscheck": True, "cache": True, "nogil": self._nogil}
-        return cast("Callable[P, R]", numba.njit(self.python, **options))
+        return cast("Callable[P, R]", numba.njit(self.python, cache=True, nogil=self._nogil, **_OPTIONS))
 
     def run(self, items: int, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run over `items` items (a size that decides, not an argument) and return what the function returns."""
@@ -88,16 +91,16 @@ def _numba() -> Any:
     for function in _parts:
         if function not in _registered:
             _registered.add(function)
-            numba.extending.register_jitable(boundscheck=True)(function)
+            numba.extending.register_jitable(**_OPTIONS)(function)
     return numba
 
 
 @functools.cache
 def _cache_folder() -> Path:
     digest = hashlib.sha256()
-    for function in _parts:
-        stat = os.stat(function.__code__.co_filename)
-        digest.update(f"{function.__code__.co_filename}:{stat.st_mtime_ns}:{stat.st_size}\n".encode())
+    for file in (__file__, *sorted({function.__code__.co_filename for function in _parts})):
+        stat = os.stat(file)
+        digest.update(f"{file}:{stat.st_mtime_ns}:{stat.st_size}\n".encode())
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     folder = Path(base) / "tracetool" / "loops" / digest.hexdigest()[:16]
     try:

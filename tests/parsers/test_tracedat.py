@@ -199,7 +199,7 @@ def test_only_metadata_are_read_when_a_trace_is_opened(tmp_path: Path, monkeypat
     path = tmp_path / "trace.dat"
     path.write_bytes(pings(subbuffer(10, data(ping(1)))).write("v7-zstd"))
     loaded: list[object] = []
-    monkeypatch.setattr("tracetool_parsers.load", lambda *_, **__: loaded.append(1))
+    monkeypatch.setattr("tracetool_parsers.opening.load", lambda *_, **__: loaded.append(1))
     assert open_trace(path).metadata.kernel == "6.1.0-test"
     assert loaded == []
 

@@ -81,10 +81,16 @@ def _say(text: str) -> None:
     typer.echo(printable.encode(errors="backslashreplace").decode(), err=True)
 
 
-def main() -> None:
-    """Run the command line; never returns."""
+@functools.cache
+def application() -> typer.Typer:
+    """The application with all its verbs."""
     from tracetool.cli import events, info, pages, replay, schema
 
     for module in (replay, info, events, pages, schema):
         app.command(name=module.__name__.rsplit(".", 1)[-1])(verb(module.run))
-    app(prog_name="tracetool")
+    return app
+
+
+def main() -> None:
+    """Run the command line; never returns."""
+    application()(prog_name="tracetool")

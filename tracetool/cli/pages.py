@@ -34,13 +34,15 @@ def run(
     from tracetool.trace import open as open_trace
 
     opened = open_trace(trace)
-    frame = opened.pages_at_marks(at_mark, policy, pid) if at is None and at_mark else opened.replay(policy).pages_at(at or 0, pid)
-    if not frame.height and pid is not None:
-        known = opened.processes["pid"].unique(maintain_order=True).to_list()
-        raise Unanswerable(
-            f"no known page of process {pid} at that moment", path=trace, hint=f"processes of this trace: {', '.join(map(str, known[:20]))}"
-        )
+    if at is not None:
+        first, last = opened.raw.span() or (0, -1)
+        if not first <= at <= last:
+            raise Unanswerable(f"nothing was recorded at {at} ns", path=trace, hint=f"the trace runs from {first} to {last} ns")
+        frame = opened.replay(policy).pages_at(at, pid)
+    else:
+        frame = opened.pages_at_marks(at_mark or "*", policy, pid)
     if not frame.height:
-        first, last = opened.raw.span() or (0, 0)
-        raise Unanswerable("no known page at that moment", path=trace, hint=f"the trace runs from {first} to {last} ns")
+        whose = "" if pid is None else f" of process {pid}"
+        known = ", ".join(map(str, opened.processes["pid"].unique(maintain_order=True).to_list()[:20]))
+        raise Unanswerable(f"no known page{whose} at that moment", path=trace, hint=f"processes of this trace: {known}")
     write_table(frame, form, output, force)

@@ -62,7 +62,8 @@ LONGTERM: Final = 4
 FORCE: Final = 8
 VIA_SHIFT: Final = 8  # the interface, an index into schema.VIA, lies above the bits
 
-# ref_put: by the group of the request (arg) from page number `pages` on, or by `pfn`; exact, or this is the latest it can be
+# ref_put: by the group of the request (arg) from page number `pages` on, or by `pfn`; exact, or this is the latest it can be; with PIN
+# and the interface of what is released, where that is known
 EXACT: Final = 1
 BY_GROUP: Final = 16
 

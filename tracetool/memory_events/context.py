@@ -41,6 +41,13 @@ def _access(fault_flags: int, vm_flags: int) -> int:
 
 
 @part
+def _space_at(r: Rows, i: int, spaces: Spaces, count: Ints) -> int:
+    """The address space in which something is mapped or faults; -1 where the address is none of user space."""
+    mm = space_of(spaces, count, r.head[i, R_MM], False)
+    return mm if 0 <= r.args[i, 0] < k.ADDRESS_END else -1
+
+
+@part
 def _batch(pages: int) -> int:
     """How many pages of a folio one rmap call is about: at most a page table's; kernels before 6.9 do not say, and mean one."""
     return pages if 0 < pages <= 512 else 1
@@ -48,11 +55,11 @@ def _batch(pages: int) -> int:
 
 @part
 def _fault(r: Rows, i: int, t: int, threads: Ints, spaces: Spaces, out: Ints, tasks: Ints, count: Ints) -> None:
-    mm = space_of(spaces, count, r.head[i, R_MM], False)
+    mm = _space_at(r, i, spaces, count)
     bits = _access(r.args[i, 1], r.args[i, 2])
     if r.args[i, 3] == 0:
         bits |= c.ANON_AREA
-    if bits & c.REMOTE == 0 and threads[t, k.T_MM] != mm:
+    if bits & c.REMOTE == 0 and mm >= 0 and threads[t, k.T_MM] != mm:
         threads[t, k.T_MM] = mm
         change(tasks, threads, count, i, t, -1, c.HOW_MM)
     if mm >= 0:
@@ -61,18 +68,18 @@ def _fault(r: Rows, i: int, t: int, threads: Ints, spaces: Spaces, out: Ints, ta
 
 
 @part
-def _followed(t: int, mm: int, what: int, threads: Ints, out: Ints) -> None:
-    """The fault that the thread is in led to this: no zero page was mapped."""
+def _followed(t: int, mm: int, address: int, what: int, threads: Ints, out: Ints) -> None:
+    """The fault that the thread is in led to this: no zero page was mapped. A huge page is mapped at its own, aligned address."""
     fault = threads[t, k.T_FAULT]
-    if fault >= 0 and out[fault, k.O_MM] == mm and out[fault, k.O_ARG] == c.FAULT_NOTHING:
+    if fault >= 0 and out[fault, k.O_MM] == mm and out[fault, k.O_ADDRESS] >> 21 == address >> 21 and out[fault, k.O_ARG] == c.FAULT_NOTHING:
         out[fault, k.O_ARG] = what
 
 
 @part
 def _mapped(r: Rows, i: int, t: int, threads: Ints, spaces: Spaces, out: Ints, count: Ints) -> None:
-    mm = space_of(spaces, count, r.head[i, R_MM], False)
+    mm = _space_at(r, i, spaces, count)
     address = r.args[i, 0] & ~4095
-    _followed(t, mm, c.FAULT_MAPPED, threads, out)
+    _followed(t, mm, address, c.FAULT_MAPPED, threads, out)
     if r.head[i, R_KIND] == Kind.ANON_ADD:
         emit(out, count, i, Op.MAP_AGAIN, mm, address, _batch(r.args[i, 2]), r.args[i, 1], r.args[i, 3], 0)
         return
@@ -130,11 +137,11 @@ def _pages(r: Rows, i: int, t: int, threads: Ints, spaces: Spaces, out: Ints, ta
     elif kind == Kind.ANON_NEW or kind == Kind.ANON_ADD:
         _mapped(r, i, t, threads, spaces, out, count)
     elif kind == Kind.COW_FAULT:
-        mm = space_of(spaces, count, r.head[i, R_MM], False)
+        mm = _space_at(r, i, spaces, count)
         bits = _access(r.args[i, 1], r.args[i, 2])
         if r.args[i, 3] & PTE_SPECIAL:
             bits |= c.ZERO_PAGE
-        _followed(t, mm, c.FAULT_COW, threads, out)
+        _followed(t, mm, r.args[i, 0], c.FAULT_COW, threads, out)
         frame = (r.args[i, 3] >> k.PAGE_SHIFT) & PTE_FRAME
         threads[t, k.T_COW] = emit(out, count, i, Op.COW_BEGIN, mm, r.args[i, 0] & ~4095, 1, frame, bits, 0)
     elif kind == Kind.COW_FAULT_DONE:
@@ -143,9 +150,9 @@ def _pages(r: Rows, i: int, t: int, threads: Ints, spaces: Spaces, out: Ints, ta
             emit(out, count, i, Op.COW_END, out[cow, k.O_MM], out[cow, k.O_ADDRESS], 1, 0, out[cow, k.O_FLAGS], r.args[i, 0])
         threads[t, k.T_COW] = -1
     elif kind == Kind.SWAP_FAULT:
-        threads[t, k.T_SWAP_MM] = space_of(spaces, count, r.head[i, R_MM], False)
+        threads[t, k.T_SWAP_MM] = _space_at(r, i, spaces, count)
         threads[t, k.T_SWAP_PAGE] = r.args[i, 0] & ~4095
-        _followed(t, threads[t, k.T_SWAP_MM], c.FAULT_SWAP, threads, out)
+        _followed(t, threads[t, k.T_SWAP_MM], r.args[i, 0], c.FAULT_SWAP, threads, out)
         emit(out, count, i, Op.SWAP_IN, threads[t, k.T_SWAP_MM], threads[t, k.T_SWAP_PAGE], 1, 0, _access(r.args[i, 1], 0), 0)
     elif kind == Kind.SWAP_FAULT_DONE:
         threads[t, k.T_SWAP_MM] = -1

@@ -6,13 +6,18 @@ from tracetool.memory_events import codes as c
 from tracetool.memory_events import state as k
 from tracetool.memory_events.codes import Op
 from tracetool.memory_events.rows import R_KIND, R_MM, Rows
-from tracetool.memory_events.state import Ints, Spaces, emit, space_of, span
+from tracetool.memory_events.state import Ints, Spaces, emit, space_of, span, span_to
 from tracetool.probes import Kind
 from tracetool.schema import VIA
 from tracetool_parsers.loops import part
 
 VIA_OTHER, VIA_VMSPLICE, VIA_PROCESS_VM = VIA.index("other"), VIA.index("vmsplice"), VIA.index("process_vm")
 VIA_IO_URING, VIA_PTRACE, VIA_EXEC = VIA.index("io_uring"), VIA.index("ptrace"), VIA.index("exec")
+
+#: GUP of more pages than this (8 TiB) is no GUP: numbers of pages within a request are 32 bits wide.
+MOST_PAGES = 1 << 31
+#: FOLL_REMOTE: the memory of another process, or of a program that is about to run.
+FOLL_REMOTE_OLD, FOLL_REMOTE_NEW = 0x2000, 0x40000
 
 
 @part
@@ -42,7 +47,7 @@ def _gup_done(
 ) -> None:
     """GUP returns: the first `got` pages from its start are referenced."""
     got, asked = r.args[i, 0], r.args[begin, 1]
-    pages = span(r.args[begin, 0], got << k.PAGE_SHIFT) if 0 < got <= asked < (1 << 40) else 0
+    pages = span(r.args[begin, 0], got << k.PAGE_SHIFT) if 0 < got <= asked < MOST_PAGES else 0
     bits = _gup_flags(r.args[begin, 2], layout)
     if pages == 0 or bits < 0:
         return
@@ -54,8 +59,9 @@ def _gup_done(
         via = VIA_PROCESS_VM
     elif call >= 0 and r.head[call, R_KIND] == Kind.ENTER_IO_URING_REGISTER:
         via = VIA_IO_URING
-    elif mm >= 0 and mm != threads[t, k.T_MM]:
-        via = VIA_PTRACE if spaces.ran[mm] else VIA_EXEC
+    elif mm >= 0 and bits & c.PIN == 0 and r.args[begin, 2] & (FOLL_REMOTE_OLD if layout == c.FOLL_OLD else FOLL_REMOTE_NEW):
+        # exec writes the arguments of a program that does not run yet.
+        via = VIA_EXEC if spaces.ran[mm] == 0 and bits & c.WRITE else VIA_PTRACE
     group = count[k.GROUP]
     count[k.GROUP] = group + 1
     groups[group, k.G_THREAD] = t
@@ -87,17 +93,17 @@ def _call_returns(r: Rows, i: int, t: int, threads: Ints, spaces: Spaces, groups
     kind, start, length = r.head[call, R_KIND], r.args[call, 0], r.args[call, 1]
     if kind == Kind.ENTER_VMSPLICE:
         # What GUP got beyond the pages that went into the pipe is put back before the call returns.
-        _call_gives_back(i, t, (result + 4095) >> k.PAGE_SHIFT if result > 0 else 0, c.EXACT, threads, groups, out, count)
+        _call_gives_back(i, t, (min(result, k.ADDRESS_END) + 4095) >> k.PAGE_SHIFT if result > 0 else 0, c.EXACT, threads, groups, out, count)
     elif kind == Kind.ENTER_PROCESS_VM:
         _call_gives_back(i, t, 0, 0, threads, groups, out, count)
     elif kind == Kind.ENTER_MMAP and span(result, length) > 0:
         emit(out, count, i, Op.MMAP, threads_mm, result & ~4095, span(result, length), 0, r.args[call, 2], r.args[call, 3])
-    elif kind == Kind.ENTER_BRK and threads_mm >= 0 and result > 0:
+    elif kind == Kind.ENTER_BRK and threads_mm >= 0 and 0 < result < k.ADDRESS_END:
         before = spaces.heap_end[threads_mm]
         spaces.heap_end[threads_mm] = result
         first = (result + 4095) & ~4095
-        if span(first, before - first) > 0:
-            emit(out, count, i, Op.MUNMAP, threads_mm, first, span(first, before - first), 0, 0, 0)
+        if span_to(first, before) > 0:
+            emit(out, count, i, Op.MUNMAP, threads_mm, first, span_to(first, before), 0, 0, 0)
     elif kind == Kind.ENTER_MREMAP and result > 0 and span(start, length) > 0:
         emit(out, count, i, Op.MREMAP, threads_mm, start & ~4095, span(start, length), 0, span(start, r.args[call, 2]), result)
     elif result == 0 and span(start, length) > 0:
@@ -160,7 +166,7 @@ def about_references(r: Rows, i: int, t: int, layout: int, threads: Ints, spaces
         threads[t, k.T_FAST] = -1
     elif kind == Kind.UNPIN or kind == Kind.PIPE_RELEASE:
         pages = 1 if kind == Kind.PIPE_RELEASE else min(max(r.args[i, 1], 1), 1 << 20)
-        flags = c.EXACT if kind == Kind.PIPE_RELEASE else c.EXACT | c.PIN
+        flags = c.EXACT | VIA_VMSPLICE << c.VIA_SHIFT if kind == Kind.PIPE_RELEASE else c.EXACT | c.PIN
         emit(out, count, i, Op.REF_PUT, -1, 0, pages, r.args[i, 0], flags, -1)
     elif kind == Kind.SYSCALL_EXIT:
         _call_returns(r, i, t, threads, spaces, groups, out, count)

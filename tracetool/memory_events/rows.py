@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from tracetool.errors import TraceError
 from tracetool.memory_events.codes import FOLL_NEW, FOLL_OLD, FOLL_UNKNOWN
 from tracetool.probes import BY_EVENT, Kind, Probe
 from tracetool_parsers.eventformat import EventFormat, Field
@@ -77,6 +78,9 @@ def merge(source: EventSource, kernel: str | None = None) -> Merged:
 
     Frame numbers come from `struct page` pointers by the value of vmemmap_base, which fork_range records; without it frames are numbered
     from the lowest pointer seen, which a note says.
+
+    Raises:
+        TraceError: a field that the replay reads is none of numbers.
     """
     counts = source.counts()
     probes = [BY_EVENT[name] for name in counts if name in BY_EVENT and counts[name] and BY_EVENT[name].kind != Kind.IGNORED]
@@ -91,12 +95,13 @@ def merge(source: EventSource, kernel: str | None = None) -> Merged:
     kind, cpu, event = np.zeros(total, np.int8), np.zeros(total, np.int32), np.zeros(total, np.int16)
     for number, (probe, table, at) in enumerate(zip(probes, tables, rank, strict=True)):
         kind[at], event[at] = int(probe.kind), number
-        cpu[at] = _column(table, "cpu")
-        columns["ts"][at], columns["tid"][at] = _column(table, "ts"), _column(table, "tid")
+        cpu[at] = column_of(table, "cpu")
+        columns["ts"][at], columns["tid"][at] = column_of(table, "ts"), column_of(table, "tid")
         columns["source_row"][at] = np.arange(table.num_rows)
-        columns["mm"][at], columns["other"][at] = _column(table, probe.mm), _column(table, probe.other_mm)
+        columns["mm"][at] = column_of(table, probe.mm, probe.event)
+        columns["other"][at] = column_of(table, probe.other_mm, probe.event)
         for slot, field in enumerate(probe.args):
-            columns[f"a{slot}"][at] = _column(table, field)
+            columns[f"a{slot}"][at] = column_of(table, field, probe.event)
         if probe.kind in _TASK_KINDS:
             columns["task"][at] = columns["a0"][at]
         if probe.kind == Kind.EXEC:
@@ -131,11 +136,18 @@ def _ranks(places: list[npt.NDArray[np.int64]]) -> tuple[list[Ints], int]:
     return [rank[place] for place in places], int(used.sum())
 
 
-def _column(table: pa.Table, name: str) -> Ints | int:
-    """A column as int64, unsigned numbers bit for bit; 0 where the event has no such field."""
+def column_of(table: pa.Table, name: str, event: str | None = None) -> Ints | int:
+    """A column as int64, unsigned numbers bit for bit; 0 where the event has no such field or a record is too short to have it.
+
+    Raises:
+        TraceError: the field of `event` is none of numbers.
+    """
     if not name or name not in table.column_names:
         return 0
-    values: Ints = table.column(name).to_numpy()
+    column = table.column(name)
+    if not pa.types.is_integer(column.type):
+        raise TraceError(f"field {name} is {column.type} where a number is expected", event=event)
+    values: Ints = (column.fill_null(0) if column.null_count else column).to_numpy()
     return values.view(np.int64) if values.dtype == np.uint64 else values.astype(np.int64)
 
 
@@ -165,7 +177,7 @@ def _vmemmap(probes: list[Probe], tables: list[pa.Table]) -> int | None:
     """The value of vmemmap_base, as fork_range records it."""
     for probe, table in zip(probes, tables, strict=True):
         if probe.kind == Kind.FORK_RANGE and table.num_rows and "vmemmap" in table.column_names:
-            return int(np.asarray(_column(table, "vmemmap"))[0])
+            return int(np.asarray(column_of(table, "vmemmap"))[0])
     return None
 
 
@@ -175,10 +187,10 @@ def _vmemmap_by_allocations(source: EventSource) -> int | None:
     if not counts.get("mm_page_alloc") or not counts.get("anon_new"):
         return None
     allocated, mapped = source.table("mm_page_alloc", ["pfn", "order"]), source.table("anon_new", ["page"])
-    pfn, single = np.asarray(_column(allocated, "pfn")), np.asarray(_column(allocated, "order")) == 0
+    pfn, single = np.asarray(column_of(allocated, "pfn")), np.asarray(column_of(allocated, "order")) == 0
     at = np.concatenate([source.positions("mm_page_alloc")[single], source.positions("anon_new")])
-    tid = np.concatenate([np.asarray(_column(allocated, "tid"))[single], np.asarray(_column(mapped, "tid"))])
-    value = np.concatenate([pfn[single], np.asarray(_column(mapped, "page"))])
+    tid = np.concatenate([np.asarray(column_of(allocated, "tid"))[single], np.asarray(column_of(mapped, "tid"))])
+    value = np.concatenate([pfn[single], np.asarray(column_of(mapped, "page"))])
     is_page = np.arange(len(at)) >= int(single.sum())
     order = np.lexsort((at, tid))
     follows = is_page[order][1:] & ~is_page[order][:-1] & (tid[order][1:] == tid[order][:-1])

@@ -90,6 +90,12 @@ def span(start: int, length: int) -> int:
     return (min(length, ADDRESS_END - start) + 4095) >> PAGE_SHIFT
 
 
+@part
+def span_to(start: int, end: int) -> int:
+    """Pages of [start, end). Foreign numbers may be so far apart that their difference is none: it is taken of user addresses only."""
+    return span(start, min(end, ADDRESS_END) - start) if 0 <= start < end else 0
+
+
 @dataclass(frozen=True)
 class State:
     """What the loop writes, with room for every event that the rows can give."""

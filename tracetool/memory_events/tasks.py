@@ -6,7 +6,7 @@ from tracetool.memory_events import codes as c
 from tracetool.memory_events import state as k
 from tracetool.memory_events.codes import Op
 from tracetool.memory_events.rows import R_KIND, R_MM, R_OLD_TASK, R_OTHER, R_TASK, Rows
-from tracetool.memory_events.state import Ints, Spaces, change, emit, space_of, span
+from tracetool.memory_events.state import Ints, Spaces, change, emit, space_of, span, span_to
 from tracetool.probes import Kind
 from tracetool_parsers.loops import part
 
@@ -19,7 +19,7 @@ def _fork_range_done(r: Rows, i: int, t: int, threads: Ints, out: Ints, count: I
     begin = threads[t, k.T_FORK_ROW]
     if begin < 0:
         return
-    pages = span(r.args[begin, 0], r.args[begin, 1] - r.args[begin, 0])
+    pages = span_to(r.args[begin, 0], r.args[begin, 1])
     if pages > 0:
         # Without an anon_vma there is nothing but page cache, which faults bring back: copy_page_range returns at once.
         flags = c.COPIED if r.args[begin, 3] != 0 else 0

@@ -1,0 +1,83 @@
+"""`tracetool replay` on the recording of the mail's example."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from cli.command import run
+from conftest import fixture_path
+
+MAIL = fixture_path("mail-6.1.dat")
+
+
+def test_the_terminal_tells_the_story_of_the_mail(capfd: pytest.CaptureFixture[str]) -> None:
+    out = run(capfd, "replay", MAIL).out
+    assert "A is cowlab 115, B is cowlab 116" in out
+    story = out[out.index("observed:") :]
+    for act in ("A takes a read reference to P0 (vmsplice)", "A writes: P0 is copied to P1", "B writes: P0 is copied to P2"):
+        assert act in " ".join(story.split())
+    unsafe = " ".join(out[out.index("\nmapcount:") :].split())
+    assert "B writes P0 in place" in unsafe
+    assert "A's reference reads what B wrote into P0" in unsafe
+    assert "page-count, exclusive: as observed." in out
+
+
+def test_json_has_the_schema_of_the_documentation(capfd: pytest.CaptureFixture[str]) -> None:
+    result = run(capfd, "replay", MAIL, "--json", "-")
+    document = json.loads(result.out)
+    assert document["schema_version"] == 1
+    assert document["trace"]["format"] == "trace.dat v7"
+    assert document["trace"]["kernel"] == "6.1.0-53-amd64"
+    assert document["trace"]["events"] == 1258
+    assert document["coverage"]["lost_events"] == 0
+    assert [p["name"] for p in document["policies"]] == ["mapcount", "page-count", "exclusive"]
+    assert set(document["observed"]) == {"cow_faults", "copies", "reuses", "early_copies", "zero_fills", "unshares", "splits"}
+    found = [f for f in document["findings"] if f["severity"] == "defect"]
+    assert [(f["rule"], f["policy"], f["certainty"], f["pid"], f["by_pid"]) for f in found] == [
+        ("missed-cow", "mapcount", "certain", 115, 116)
+    ]
+    # The reference, B's fault and the release, by the records of the trace.
+    assert [e["event"] for e in found[0]["evidence"]] == ["gup_fast_done", "cow_fault", "pipe_release"]
+
+
+def test_a_policy_alone_is_replayed_alone(capfd: pytest.CaptureFixture[str]) -> None:
+    document = json.loads(run(capfd, "replay", MAIL, "--policy", "page-count", "--json", "-").out)
+    assert [p["name"] for p in document["policies"]] == ["page-count"]
+    assert {f["policy"] for f in document["findings"]} <= {"observed", "page-count"}
+
+
+def test_no_policy_leaves_the_observed_replay(capfd: pytest.CaptureFixture[str]) -> None:
+    document = json.loads(run(capfd, "replay", MAIL, "--policy", "none", "--json", "-").out)
+    assert document["policies"] == []
+    assert document["observed"]["cow_faults"] > 0
+
+
+def test_fail_on_looks_at_what_was_recorded_and_at_policies_named(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(capfd, "replay", MAIL, "--fail-on", "any").code == 0
+    assert run(capfd, "replay", MAIL, "--policy", "mapcount", "--fail-on", "missed-cow").code == 3
+    assert run(capfd, "replay", MAIL, "--policy", "mapcount", "--fail-on", "wrong-cow").code == 0
+    assert run(capfd, "replay", MAIL, "--policy", "exclusive", "--fail-on", "missed-cow,wrong-cow").code == 0
+
+
+def test_out_writes_every_table_as_parquet(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "tables"
+    assert run(capfd, "replay", MAIL, "--out", folder).code == 0
+    for replay in ("observed", "mapcount", "page-count", "exclusive"):
+        for table in ("ownership", "references", "faults"):
+            assert pl.read_parquet(folder / replay / f"{table}.parquet").height
+    assert pl.read_parquet(folder / "memory_events.parquet").height
+    assert pl.read_parquet(folder / "processes.parquet").height
+
+
+def test_html_is_one_file_that_names_its_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    report = tmp_path / "report.html"
+    result = run(capfd, "replay", MAIL, "--html", report)
+    assert result.code == 0
+    assert f"report written to {report}" in result.err
+    page = report.read_text(encoding="utf-8")
+    assert "tracetool replay" in page
+    assert len(page) < 2_500_000
