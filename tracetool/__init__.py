@@ -12,14 +12,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tracetool.analyse import analyse
+    from tracetool.analysing import analyse
     from tracetool.analysis import Analysis
     from tracetool.trace import Trace, open
 
 __version__ = "0.1.0"
 __all__ = ["Analysis", "Trace", "__version__", "analyse", "open"]
 
-_HOMES = {"open": "tracetool.trace", "Trace": "tracetool.trace", "Analysis": "tracetool.analysis", "analyse": "tracetool.analyse"}
+_HOMES = {"open": "tracetool.trace", "Trace": "tracetool.trace", "Analysis": "tracetool.analysis", "analyse": "tracetool.analysing"}
 
 
 def __getattr__(name: str) -> Any:

@@ -51,7 +51,7 @@ def _said(history: History, policy: Policy) -> pl.DataFrame:
             "event": made[:, W_EVENT],
             "place": made[:, W_PLACE],
             "copied": decision.is_in([k.DID_COPY, k.DID_ZERO_FILL, k.DID_EARLY_COPY, k.DID_UNSHARE]).cast(pl.Int32),
-            "known": (decision != k.UNDETERMINED) & (pl.Series(made[:, W_POLICY]) >= 0),
+            "known": pl.Series(made[:, W_POLICY]) >= 0,
             "said": made[:, W_POLICY],
         }
     )

@@ -35,7 +35,6 @@ class Cost:
     early_copies: int
     unshares: int
     zero_fills: int
-    undetermined: int
     peak_pages: int
 
     @property
@@ -53,15 +52,14 @@ def cost(replay: Replay) -> Cost:
     """Count what a replay decided."""
     counts = dict(replay.fault_rows.get_column("decision").cast(pl.String).value_counts().iter_rows())
     copies, reuses = counts.get("copy", 0), counts.get("reuse", 0)
-    unshares, zero_fills, undetermined = counts.get("unshare", 0), counts.get("zero-fill", 0), counts.get("undetermined", 0)
+    unshares, zero_fills = counts.get("unshare", 0), counts.get("zero-fill", 0)
     return Cost(
-        cow_faults=copies + reuses + unshares + zero_fills + undetermined,
+        cow_faults=copies + reuses + unshares + zero_fills + counts.get("undetermined", 0),
         copies=copies,
         reuses=reuses,
         early_copies=counts.get("early-copy", 0),
         unshares=unshares,
         zero_fills=zero_fills,
-        undetermined=undetermined,
         peak_pages=peak_pages(replay),
     )
 

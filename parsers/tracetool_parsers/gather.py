@@ -97,7 +97,8 @@ def gather_numbers(
     if total:
         # The thread is gathered as a word; it is a signed number.
         copied = header._replace(tids=header.tids.view(np.uint32))
-        gather.run(total, words, found, order.slots, records.bounds, cpus, pid_at // 4, plan, copied, doubles, singles)
+        # The loop looks at every event, however few are wanted.
+        gather.run(len(order.slots), words, found, order.slots, records.bounds, cpus, pid_at // 4, plan, copied, doubles, singles)
     rows, numbers = [], []
     for number, places in wanted:
         start, count = int(plan.rows[number]), int(found.counts[number])

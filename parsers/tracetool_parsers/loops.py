@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import logging
 import os
 import tempfile
 from collections.abc import Callable
@@ -22,6 +23,8 @@ R = TypeVar("R")
 
 #: Below this many items the interpreter is done before numba is imported and a cached loop is loaded (about 0.7 s).
 COMPILE_FROM: Final = 20_000
+#: The same for a loop that has never been compiled here: that takes up to 20 s, the interpreter about 10 us an item.
+FIRST_COMPILE_FROM: Final = 500_000
 
 #: `auto` decides by the size of the input; the tests force one way or the other through the environment.
 Mode = Literal["auto", "compiled", "python"]
@@ -30,6 +33,7 @@ Mode = Literal["auto", "compiled", "python"]
 #: (1.07 s against 0.12 s for a million memory events).
 _OPTIONS: Final = {"boundscheck": True, "_nrt": False}
 
+_log = logging.getLogger(__name__)
 _parts: list[Callable[..., Any]] = []
 _registered: set[Callable[..., Any]] = set()
 
@@ -58,12 +62,21 @@ class Loop(Generic[P, R]):
     def compiled(self) -> Callable[P, R]:
         """The loop as machine code; compiled, or loaded from the cache, on first use."""
         numba = _numba()
+        if not self._is_cached():
+            # A user should know what is being waited for.
+            _log.info("compiling %s for large traces, once; later runs load it", self.python.__name__)
         return cast("Callable[P, R]", numba.njit(self.python, cache=True, nogil=self._nogil, **_OPTIONS))
+
+    def _is_ready(self) -> bool:
+        return "compiled" in self.__dict__ or self._is_cached()
+
+    def _is_cached(self) -> bool:
+        return any(_cache_folder().rglob(f"*.{self.python.__name__}-*.nbi"))
 
     def run(self, items: int, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run over `items` items (a size that decides, not an argument) and return what the function returns."""
         way = mode()
-        if way == "compiled" or (way == "auto" and items >= COMPILE_FROM):
+        if way == "compiled" or (way == "auto" and items >= COMPILE_FROM and (items >= FIRST_COMPILE_FROM or self._is_ready())):
             return self.compiled(*args, **kwargs)
         return self.python(*(_plain(a) for a in args), **kwargs)
 

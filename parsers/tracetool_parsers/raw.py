@@ -137,15 +137,17 @@ class RawTrace:
         number, own = self._fields_of(name, fields)
         return tables_of(self._loaded, self._order, self._common, self._comm, {number: own})[number]
 
-    def tables(self, names: Iterable[str]) -> dict[str, pa.Table]:
+    def tables(self, names: Iterable[str] | Mapping[str, Sequence[str] | None]) -> dict[str, pa.Table]:
         """The tables of several events, by the names they were asked for: decoded in one pass, faster than one by one.
 
-        The tables share memory, which stays as long as one of them is in use.
+        The tables share memory, which stays as long as one of them is in use. A mapping says which fields of each event are wanted, as
+        `fields` of `table` does.
 
         Raises:
             UnknownEvent: as `table`.
         """
-        asked = {name: self._fields_of(name, None) for name in names}
+        wanted = names if isinstance(names, Mapping) else dict.fromkeys(names)
+        asked = {name: self._fields_of(name, fields) for name, fields in wanted.items()}
         made = tables_of(self._loaded, self._order, self._common, self._comm, dict(asked.values()))
         return {name: made[number] for name, (number, _) in asked.items()}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -50,6 +51,8 @@ def verb(function: Callable[P, None]) -> Callable[P, None]:
         # The base class of all our errors: nothing heavy comes with it.
         from tracetool_parsers.errors import TraceError
 
+        if sys.stderr.isatty():
+            logging.basicConfig(level=logging.INFO, format="%(message)s ...", stream=sys.stderr)
         try:
             function(*args, **kwargs)
             sys.stdout.flush()

@@ -45,7 +45,7 @@ def run(
     outputs = Outputs(html, json, out)
     outputs.check(force)
 
-    from tracetool.analyse import analyse
+    from tracetool.analysing import analyse
     from tracetool.trace import open as open_trace
 
     opened = open_trace(trace)

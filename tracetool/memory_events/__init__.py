@@ -180,7 +180,10 @@ def _counted(sizes: Ints) -> Ints:
 
 
 def _notes(merged: Merged, source: EventSource) -> list[str]:
-    missing = [name for name in ("mm_fault", "anon_new", "rmap_remove", "fork_range", "mm_exit") if not source.counts().get(name)]
-    if not missing:
-        return merged.notes
-    return [*merged.notes, f"not recorded, so not replayed: {', '.join(missing)}"]
+    """What the recording had no probe for; an event that merely never fired is not missing."""
+    formats = source.formats()
+    missing = [name for name in _NEEDED if name not in formats]
+    return [*merged.notes, f"not recorded, so not replayed: {', '.join(missing)}"] if missing else merged.notes
+
+
+_NEEDED = ("mm_fault", "cow_fault", "cow_fault_done", "anon_new", "rmap_remove", "fork_range", "fork_range_done", "mm_exit")

@@ -13,7 +13,7 @@ from tracetool.memory_events.codes import Op
 from tracetool.memory_events.requests import about_references, give_back
 from tracetool.memory_events.rows import R_KIND, R_MM, R_THREAD, Rows
 from tracetool.memory_events.state import Ints, Spaces, change, emit, space_of
-from tracetool.memory_events.tasks import about_tasks, forget
+from tracetool.memory_events.tasks import about_tasks, seen
 from tracetool.probes import Kind
 from tracetool_parsers.loops import loop, part
 
@@ -71,7 +71,9 @@ def _fault(r: Rows, i: int, t: int, threads: Ints, spaces: Spaces, out: Ints, ta
 def _followed(t: int, mm: int, address: int, what: int, threads: Ints, out: Ints) -> None:
     """The fault that the thread is in led to this: no zero page was mapped. A huge page is mapped at its own, aligned address."""
     fault = threads[t, k.T_FAULT]
-    if fault >= 0 and out[fault, k.O_MM] == mm and out[fault, k.O_ADDRESS] >> 21 == address >> 21 and out[fault, k.O_ARG] == c.FAULT_NOTHING:
+    if fault < 0 or out[fault, k.O_MM] != mm or out[fault, k.O_ADDRESS] >> 21 != address >> 21:
+        return
+    if out[fault, k.O_ARG] == c.FAULT_NOTHING:
         out[fault, k.O_ARG] = what
 
 
@@ -173,10 +175,7 @@ def read_context(
     for i in range(len(r.head)):
         t = r.head[i, R_THREAD]
         if threads[t, k.T_SEEN] == 0:
-            forget(threads, t)
-            threads[t, k.T_SEEN] = 1
-            threads[t, k.T_TGID] = tids[t]
-            change(tasks, threads, count, i, t, -1, c.HOW_BEFORE)
+            seen(t, tids[t], i, threads, tasks, count)
         _before(r, i, t, threads, out, count)
         if not _pages(r, i, t, threads, spaces, out, tasks, count) and not about_tasks(r, i, t, threads, spaces, out, tasks, count):
             about_references(r, i, t, layout, threads, spaces, groups, out, count)

@@ -93,7 +93,8 @@ def _call_returns(r: Rows, i: int, t: int, threads: Ints, spaces: Spaces, groups
     kind, start, length = r.head[call, R_KIND], r.args[call, 0], r.args[call, 1]
     if kind == Kind.ENTER_VMSPLICE:
         # What GUP got beyond the pages that went into the pipe is put back before the call returns.
-        _call_gives_back(i, t, (min(result, k.ADDRESS_END) + 4095) >> k.PAGE_SHIFT if result > 0 else 0, c.EXACT, threads, groups, out, count)
+        kept = (min(result, k.ADDRESS_END) + 4095) >> k.PAGE_SHIFT if result > 0 else 0
+        _call_gives_back(i, t, kept, c.EXACT, threads, groups, out, count)
     elif kind == Kind.ENTER_PROCESS_VM:
         _call_gives_back(i, t, 0, 0, threads, groups, out, count)
     elif kind == Kind.ENTER_MMAP and span(result, length) > 0:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 import pyarrow as pa
 
 from tracetool.errors import TraceError
@@ -36,6 +37,10 @@ class EventSource(Protocol):
 
     def table(self, name: str, fields: Sequence[str] | None = None) -> pa.Table:
         """All records of an event."""
+        ...
+
+    def tables(self, names: Mapping[str, Sequence[str] | None]) -> dict[str, pa.Table]:
+        """The same for several events."""
         ...
 
     def positions(self, name: str) -> npt.NDArray[np.int64]:
@@ -85,7 +90,8 @@ def merge(source: EventSource, kernel: str | None = None) -> Merged:
     counts = source.counts()
     probes = [BY_EVENT[name] for name in counts if name in BY_EVENT and counts[name] and BY_EVENT[name].kind != Kind.IGNORED]
     formats = source.formats()
-    tables = [source.table(probe.event, _fields(probe, formats[probe.event])) for probe in probes]
+    wanted = {probe.event: _fields(probe, formats[probe.event]) for probe in probes}
+    tables = list(source.tables(wanted).values())
     places = [source.positions(probe.event) for probe in probes]
     notes: list[str] = []
     rank, total = _ranks(places)
@@ -152,9 +158,10 @@ def column_of(table: pa.Table, name: str, event: str | None = None) -> Ints | in
 
 
 def _dense(*columns: Ints) -> tuple[Ints, list[Ints]]:
-    """Values -> the sorted distinct ones, and each column as indexes into them."""
-    values, inverse = np.unique(np.concatenate(columns), return_inverse=True)
-    return values, np.split(inverse.astype(np.int32), len(columns))
+    """Values -> the sorted distinct ones, and each column as indexes into them. They are few: a search beats sorting them all."""
+    distinct = [pl.Series(column).unique().to_numpy() for column in columns]
+    values = np.unique(np.concatenate(distinct))
+    return values, [np.searchsorted(values, column).astype(np.int32) for column in columns]
 
 
 def _pages_to_frames(
@@ -202,13 +209,14 @@ def _vmemmap_by_allocations(source: EventSource) -> int | None:
 def _foll_layout(rows: Rows, kernel: str | None, notes: list[str]) -> int:
     """Which numbers FOLL_* have: by known callers, then by the kernel release, else unknown.
 
-    Every slow GUP that takes references sets FOLL_TOUCH: with FOLL_GET that is 2|4 in the old numbers and 0x10000|2 in the new.
-    A fast one asks for FOLL_GET alone: 4 or 2.
+    A slow GUP with FOLL_GET has FOLL_TOUCH, too: 2|4 in the old numbers and 0x10000|2 in the new. The latter is also the old
+    FOLL_TOUCH|FOLL_LONGTERM of a pin of remote memory (VFIO), which says the old FOLL_REMOTE, 0x2000, a number that the new ones lack.
+    A fast one asks for FOLL_GET or FOLL_PIN without FOLL_TOUCH: 4 or 0x40000, 2 or 0x80000 (without 4: with it FOLL_FAST_ONLY of old).
     """
     slow = rows.args[rows.head[:, R_KIND] == int(Kind.GUP), 2]
-    fast = rows.args[rows.head[:, R_KIND] == int(Kind.GUP_FAST), 2] & 6
-    old = int(((slow & 0x10006) == 0x6).sum() + (fast == 4).sum())
-    new = int(((slow & 0x10006) == 0x10002).sum() + (fast == 2).sum())
+    fast = rows.args[rows.head[:, R_KIND] == int(Kind.GUP_FAST), 2] & 0xC0006
+    old = int((((slow & 0x10006) == 0x6) | (slow & 0x2000 != 0)).sum() + (fast & 0x40004 != 0).sum())
+    new = int(((slow & 0x12006) == 0x10002).sum() + ((fast & 0x40004 == 0) & (fast != 0)).sum())
     if old != new:
         return FOLL_OLD if old > new else FOLL_NEW
     release = _release(kernel)
@@ -248,6 +256,9 @@ class _Tables:
 
     def table(self, name: str, fields: Sequence[str] | None = None) -> pa.Table:
         return self._tables[name].select(["ts", "cpu", "tid", *(fields or [])]) if fields is not None else self._tables[name]
+
+    def tables(self, names: Mapping[str, Sequence[str] | None]) -> dict[str, pa.Table]:
+        return {name: self.table(name, fields) for name, fields in names.items()}
 
     def positions(self, name: str) -> npt.NDArray[np.int64]:
         return self._places[name]

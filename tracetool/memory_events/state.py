@@ -117,7 +117,9 @@ def new_state(r: Rows, pointers: int, threads: int) -> State:
     gups = int(kinds[Kind.GUP_DONE] + kinds[Kind.GUP_FAST_DONE])
 
     def filled(rows: int, columns: int = 0, value: int = 0) -> Ints:
-        return np.full((rows, columns) if columns else rows, value, np.int64)
+        shape = (rows, columns) if columns else rows
+        # Zeros cost nothing until they are written.
+        return np.full(shape, value, np.int64) if value else np.zeros(shape, np.int64)
 
     state = filled(threads, 21, -1)
     state[:, T_SEEN] = 0

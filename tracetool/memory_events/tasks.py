@@ -50,7 +50,7 @@ def _fork_range(r: Rows, i: int, t: int, threads: Ints, spaces: Spaces, out: Int
 def _new_task(r: Rows, i: int, t: int, threads: Ints, spaces: Spaces, out: Ints, tasks: Ints, count: Ints) -> None:
     _fork_range_done(r, i, t, threads, out, count)
     child = r.head[i, R_TASK]
-    forget(threads, child)
+    _forget(threads, child)
     threads[child, k.T_SEEN] = 1
     if r.args[i, 1] & CLONE_VM:
         threads[child, k.T_MM] = threads[t, k.T_MM]
@@ -67,11 +67,20 @@ def _new_task(r: Rows, i: int, t: int, threads: Ints, spaces: Spaces, out: Ints,
 
 
 @part
-def forget(threads: Ints, t: int) -> None:
+def _forget(threads: Ints, t: int) -> None:
     """A thread that starts, or is seen for the first time, is in the middle of nothing."""
     for column in range(threads.shape[1]):
         threads[t, column] = -1
     threads[t, k.T_SEEN] = 0
+
+
+@part
+def seen(t: int, tid: int, row: int, threads: Ints, tasks: Ints, count: Ints) -> None:
+    """A thread that is older than the trace is met for the first time; for all that is known, it is its process's first."""
+    _forget(threads, t)
+    threads[t, k.T_SEEN] = 1
+    threads[t, k.T_TGID] = tid
+    change(tasks, threads, count, row, t, -1, c.HOW_BEFORE)
 
 
 @part
@@ -100,6 +109,8 @@ def about_tasks(r: Rows, i: int, t: int, threads: Ints, spaces: Spaces, out: Int
         _exec(r, i, threads, spaces, tasks, count)
         emit(out, count, i, Op.EXEC, threads[r.head[i, R_TASK], k.T_MM], 0, 0, 0, 0, 0)
     elif kind == Kind.RENAME:
+        if threads[r.head[i, R_TASK], k.T_SEEN] == 0:
+            seen(r.head[i, R_TASK], r.args[i, 0], i, threads, tasks, count)
         change(tasks, threads, count, i, r.head[i, R_TASK], -1, c.HOW_RENAME)
     elif kind == Kind.TASK_EXIT:
         change(tasks, threads, count, i, r.head[i, R_TASK], -1, c.HOW_EXIT)

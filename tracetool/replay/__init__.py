@@ -18,7 +18,7 @@ from tracetool.processes import owners
 from tracetool.replay import columns as k
 from tracetool.replay import tables
 from tracetool.replay.history import History, rebuild
-from tracetool.replay.simulated import Outcome, replay_steps
+from tracetool.replay.simulated import W_POLICY, Outcome, replay_steps
 
 __all__ = ["OBSERVED", "History", "Replay", "rebuild"]
 
@@ -80,6 +80,11 @@ class Replay:
     def faults(self) -> pl.LazyFrame:
         """One row a COW decision (`schema.FAULTS`)."""
         return self.fault_rows.lazy().select(list(schema.FAULTS))
+
+    @functools.cached_property
+    def undetermined(self) -> pl.DataFrame:
+        """Decisions about pages older than the trace, of which no policy can be asked: rows of `fault_rows`."""
+        return self.fault_rows.filter(pl.Series(self._outcome.decisions[:, W_POLICY] < 0))
 
     def pages_at(self, ts: int, pid: int | None = None) -> pl.DataFrame:
         """Every known page of every process (or of `pid`) after the events up to time `ts` (ns), as `schema.PAGES`.

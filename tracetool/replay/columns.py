@@ -25,8 +25,9 @@ F_FRAME, F_MAPCOUNT, F_RMAP, F_REFS, F_FROM, F_TO = range(6)
 # Address spaces: first page table, entries, whether the trace saw it from the start, whether it is being torn down.
 A_TABLE, A_PTES, A_BORN, A_DYING = range(4)
 
-# Threads: the page that each has just replaced, the decision that it is in, the page that it is swapping out.
-X_REPLACED, X_DECISION, X_SWAPPING = range(3)
+# Threads: the page that each has just replaced, the decision that it is in, the page that it is swapping out, the decision still to be
+# carried out.
+X_REPLACED, X_DECISION, X_SWAPPING, X_EFFECT = range(4)
 
 # GUP requests: first reference, how many.
 G_FIRST, G_SIZE = range(2)
@@ -56,7 +57,7 @@ NO_PAGE, FILE_PAGE, THE_ZERO_PAGE, SWAPPED = -1, -2, -3, -4
 H_OP, H_A, H_B, H_C, H_EVENT = range(5)
 STEP_NEW: Final = 0  # place, page, how it began: a fresh page
 STEP_ZERO: Final = 1  # place: the zero page
-STEP_WRITE: Final = 2  # place, recorded decision, page that a copy gave or -1: a store to a read-only page
+STEP_WRITE: Final = 2  # place, recorded decision, page that a copy gave or -1: a store to a read-only page takes effect
 STEP_UNSHARE: Final = 3  # the same, for a read pin
 STEP_SHARE: Final = 4  # parent's place, child's new place, page that an early copy gave or -1
 STEP_DROP: Final = 5  # place, how it ended
@@ -66,6 +67,7 @@ STEP_AGAIN: Final = 8  # place, page: a known page is mapped again
 STEP_REF: Final = 9  # place, reference, flags of the request
 STEP_UNREF: Final = 10  # reference
 STEP_PROTECT: Final = 11  # place, 1: may be written again, 0: may not
+STEP_DECIDE: Final = 12  # place, recorded decision: a store meets a read-only page; what is decided takes effect later
 
 # World.counts
 PTES, TABLES, PAGES, PLACES, STAYS, REFS, STEPS, DECISIONS, LIVE, NEED, UNKNOWN_UNMAPS, HEALED = range(12)

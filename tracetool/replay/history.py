@@ -64,7 +64,7 @@ def rebuild(events: MemoryEvents) -> History:
     return History(
         events=events,
         places=cut(world.places, k.PLACES),
-        stays=cut(world.stays, k.STAYS),
+        stays=_found_late(cut(world.stays, k.STAYS), world.places, events),
         refs=cut(world.refs, k.REFS),
         decisions=cut(world.decisions, k.DECISIONS),
         steps=cut(world.steps, k.STEPS),
@@ -74,11 +74,35 @@ def rebuild(events: MemoryEvents) -> History:
     )
 
 
+def _found_late(stays: Ints, places: Ints, events: MemoryEvents) -> Ints:
+    """Let stays that were found when they had lasted for long begin where they can: not before another at that address has ended, nor
+    before fork made the address space; else before the trace.
+    """
+    late = np.flatnonzero(stays[:, k.S_FROM] < 0)
+    if not late.size:
+        return stays
+    place = places[stays[:, k.S_PLACE]]
+    order = np.lexsort((np.arange(len(stays)), place[:, k.L_VPN], place[:, k.L_MM]))
+    follows = np.zeros(len(stays), np.bool_)
+    follows[1:] = (place[order][1:] == place[order][:-1]).all(axis=1)
+    ended = np.full(len(stays), -1, np.int64)
+    ended[order[follows]] = stays[order[np.flatnonzero(follows) - 1], k.S_TO]
+    made = np.full(events.spaces, -1, np.int64)
+    forks = np.flatnonzero(events.op == int(Op.FORK))
+    made[events.mm[forks]] = forks
+    made = made[place[:, k.L_MM]]
+    stays[late, k.S_FROM] = np.maximum(ended, made)[late]
+    zero = stays[:, k.S_PAGE] == k.THE_ZERO_PAGE
+    began = np.where(ended >= made, np.where(zero, k.ZERO_PAGE, k.AGAIN), k.FORK)
+    stays[late, k.S_BEGAN] = np.where(stays[late, k.S_FROM] < 0, k.BEFORE_TRACE, began[late])
+    return stays
+
+
 def _empty(events: MemoryEvents) -> World:
     n = len(events)
     spaces = _rows(events.spaces, 4)
     spaces[:, k.A_TABLE] = -1
-    threads = _rows(events.threads, 3)
+    threads = _rows(events.threads, 4)
     threads[:] = -1
     ptes = n // 8 + 64
     return World(

@@ -14,6 +14,7 @@ from tracetool_parsers.loops import loop, part
 MADV_DONTNEED = 4
 #: GUP of an address space that no thread has run on yet is exec's, which fills it from nothing.
 VIA_EXEC = VIA.index("exec")
+VIA_OTHER = VIA.index("other")
 
 
 @part
@@ -79,6 +80,7 @@ def _unmap(w: World, e: Events, i: int, t: int) -> None:
             continue
         if w.threads[t, k.X_REPLACED] == page:
             w.threads[t, k.X_REPLACED] = -1
+            _take_effect(w, e, i, t)
             continue
         mm = e.mm[i]
         pte = mapper(w, page, mm) if mm >= 0 else -1
@@ -100,8 +102,9 @@ def _unmap(w: World, e: Events, i: int, t: int) -> None:
 def _cow_begin(w: World, e: Events, i: int, t: int) -> None:
     """A store meets a read-only page. Shared file mappings are none of COW's business."""
     w.threads[t, k.X_DECISION] = -1
+    w.threads[t, k.X_EFFECT] = -1
     w.threads[t, k.X_REPLACED] = -1
-    if e.flags[i] & c.SHARED:
+    if e.flags[i] & c.SHARED or e.mm[i] < 0:
         return
     mm, vpn = e.mm[i], e.address[i] >> 12
     pte = find(w, mm, vpn)
@@ -126,6 +129,9 @@ def _cow_begin(w: World, e: Events, i: int, t: int) -> None:
     w.decisions[at, k.D_AFTER] = before
     w.decisions[at, k.D_DECISION] = k.NOTHING
     w.threads[t, k.X_DECISION] = at
+    w.threads[t, k.X_EFFECT] = at
+    if pte >= 0:
+        step(w, i, k.STEP_DECIDE, w.ptes[pte, k.P_PLACE], at, -1)
 
 
 @part
@@ -135,20 +141,30 @@ def _cow_end(w: World, e: Events, i: int, t: int, says_write: int) -> None:
     if decision < 0:
         return
     begin = w.decisions[decision, k.D_FROM]
-    unshare = e.flags[begin] & c.UNSHARE != 0
     w.decisions[decision, k.D_TO] = i
     if w.decisions[decision, k.D_DECISION] == k.NOTHING:
         # VM_FAULT_OOM, SIGBUS, RETRY, FALLBACK: nothing was done. Up to v6.1 success is told by VM_FAULT_WRITE (8).
-        failed = e.arg[i] & 0xC03 != 0 or (says_write != 0 and not unshare and e.arg[i] & 8 == 0)
+        failed = e.arg[i] & 0xC03 != 0 or (says_write != 0 and e.flags[begin] & c.UNSHARE == 0 and e.arg[i] & 8 == 0)
         if failed:
             return
         w.decisions[decision, k.D_DECISION] = k.DID_REUSE
         if w.decisions[decision, k.D_BEFORE] == k.NO_PAGE:
             _found(w, e, begin, decision)
-    elif unshare:
+    _take_effect(w, e, i, t)
+
+
+@part
+def _take_effect(w: World, e: Events, i: int, t: int) -> None:
+    """A decision is carried out: the old page has lost this mapping, or it is reused. Until then others see the page as it was."""
+    decision = w.threads[t, k.X_EFFECT]
+    w.threads[t, k.X_EFFECT] = -1
+    if decision < 0:
+        return
+    unshare = e.flags[w.decisions[decision, k.D_FROM]] & c.UNSHARE != 0
+    if unshare and w.decisions[decision, k.D_DECISION] != k.DID_REUSE:
         w.decisions[decision, k.D_DECISION] = k.DID_UNSHARE
     after = w.decisions[decision, k.D_AFTER] if w.decisions[decision, k.D_DECISION] != k.DID_REUSE else -1
-    step(w, begin, k.STEP_UNSHARE if unshare else k.STEP_WRITE, w.decisions[decision, k.D_PLACE], decision, after)
+    step(w, i, k.STEP_UNSHARE if unshare else k.STEP_WRITE, w.decisions[decision, k.D_PLACE], decision, after)
 
 
 @part
@@ -186,6 +202,11 @@ def _fork(w: World, e: Events, i: int) -> None:
     if e.flags[i] & c.COPIED == 0 or parent < 0:
         return
     first = e.address[i] >> 12
+    for n in range(in_range(w, child, first, first + e.pages[i])):
+        # An early copy of a page that is older than the trace: nothing is known to be shared.
+        own = w.found[n]
+        if find(w, parent, w.vpn[own]) < 0:
+            step(w, i, k.STEP_NEW, w.ptes[own, k.P_PLACE], w.ptes[own, k.P_PAGE], k.EARLY_COPY)
     number = in_range(w, parent, first, first + e.pages[i])
     for n in range(number):
         of = w.found[n]
@@ -210,18 +231,21 @@ def _zap(w: World, event: int, mm: int, first: int, end: int) -> None:
 def _table_move(w: World, e: Events, i: int) -> None:
     mm, first, to = e.mm[i], e.address[i] >> 12, e.arg[i] >> 12
     number = in_range(w, mm, first, first + e.pages[i])
+    # exec moves its stack by less than its length at times: all entries go before the first one comes back.
     for n in range(number):
         old = w.found[n]
-        vpn = w.vpn[old] - first + to
-        kind, page, place = w.ptes[old, k.P_KIND], w.stays[w.ptes[old, k.P_STAY], k.S_PAGE], w.ptes[old, k.P_PLACE]
+        w.found[n] = w.ptes[old, k.P_STAY]
         end_stay(w, i, old, k.MOVED)
         remove(w, old)
+    for n in range(number):
+        place, page = w.stays[w.found[n], k.S_PLACE], w.stays[w.found[n], k.S_PAGE]
+        vpn = w.places[place, k.L_VPN] - first + to
         stale = find(w, mm, vpn)
         if stale >= 0:
             w.counts[k.HEALED] += 1
             drop(w, i, stale, k.UNMAPPED)
         new = new_place(w, mm, vpn)
-        begin_stay(w, i, new, kind, page, k.MOVE)
+        begin_stay(w, i, new, k.PAGE if page >= 0 else k.ZERO if page == k.THE_ZERO_PAGE else k.SWAP, page, k.MOVE)
         step(w, i, k.STEP_MOVE, place, w.ptes[new, k.P_PLACE], -1)
 
 
@@ -275,15 +299,26 @@ def _ref_put(w: World, e: Events, i: int) -> None:
     if e.frames[i] < 1:
         return
     page = w.frame_page[e.frame[i]]
-    ref = w.pages[page, k.F_REFS] if page >= 0 else -1
-    oldest = -1
-    while ref >= 0:
-        if (e.flags[w.refs[ref, k.R_FROM]] ^ e.flags[i]) & c.PIN == 0:
-            oldest = ref
-        ref = w.refs[ref, k.R_NEXT]
+    oldest = _oldest(w, e, page, e.flags[i]) if page >= 0 else -1
     if oldest >= 0:
         index = w.refs[oldest, k.R_INDEX]
         _release_group(w, i, w.refs[oldest, k.R_GROUP], index, index + e.pages[i], how)
+
+
+@part
+def _oldest(w: World, e: Events, page: int, release: int) -> int:
+    """The oldest open reference to a page that a release can mean: as pinned as that, and by the same interface where both are told."""
+    ref, oldest, by_any = w.pages[page, k.F_REFS], -1, -1
+    via = release >> c.VIA_SHIFT
+    while ref >= 0:
+        taken = e.flags[w.refs[ref, k.R_FROM]]
+        if (taken ^ release) & c.PIN == 0:
+            if taken >> c.VIA_SHIFT == via or via == VIA_OTHER:
+                oldest = ref
+            elif taken >> c.VIA_SHIFT == VIA_OTHER:
+                by_any = ref
+        ref = w.refs[ref, k.R_NEXT]
+    return oldest if oldest >= 0 else by_any
 
 
 @part
@@ -330,7 +365,7 @@ def _need(w: World, e: Events, i: int) -> int:
     """How many entries an event may touch at most."""
     op, mm = e.op[i], e.mm[i]
     if op == Op.FORK_RANGE:
-        return w.spaces[e.arg[i], k.A_PTES] if e.arg[i] >= 0 else 0
+        return w.spaces[e.arg[i], k.A_PTES] + w.spaces[mm, k.A_PTES] if e.arg[i] >= 0 else 0
     if op == Op.FREE or op == Op.MAP_NEW:
         need = 1
         for n in range(e.frames[i]):
@@ -404,7 +439,7 @@ def observe(w: World, e: Events, start: int, end: int, says_write: int) -> int:
                 if page >= 0:
                     end_page(w, i, page)
         elif op == Op.MAP_NEW:
-            if e.mm[i] >= 0:
+            if e.mm[i] >= 0 and e.frames[i] > 0:
                 _map_new(w, e, i, t)
         elif op == Op.COW_BEGIN:
             _cow_begin(w, e, i, t)

@@ -52,6 +52,7 @@ class Sim(NamedTuple):
     place_mm: Ints
     ref_page: Ints
     ref_pin: Ints
+    said: Ints
     made: Ints
     stays: Ints
     counts: Ints
@@ -137,33 +138,36 @@ def _copied_to(w: Sim, recorded: int) -> int:
 
 
 @part
+def _decide(w: Sim, place: int, page: int, unshare: int) -> int:
+    """What the policy says of a store (or of a read pin that wants the page to itself) now: bit 0 copy, the rest the reason."""
+    facts = _facts(w, place, page)
+    if unshare and w.gup[facts | f.PIN] == 0:
+        return 0
+    return w.write_fault[facts]
+
+
+@part
 def _write(w: Sim, d: Ints, event: int, place: int, recorded: int, gave: int, follow: int, unshare: int) -> None:
     """A store (or a read pin that wants the page to itself) meets a read-only entry."""
     page = w.places[place, Y_PAGE] if place >= 0 else k.NO_PAGE
-    last, decided = d[recorded, k.D_TO], d[recorded, k.D_DECISION]
-    copied = gave >= 0
-    if page == k.THE_ZERO_PAGE or page == k.SWAPPED or page == k.NO_PAGE:
-        _write_no_page(w, event, place, page, d[recorded, k.D_BEFORE], last, decided, gave)
+    begin, last = d[recorded, k.D_FROM], d[recorded, k.D_TO]
+    if page < 0 or d[recorded, k.D_BEFORE] == k.NO_PAGE:
+        _write_unknown(w, d, event, place, recorded, gave, follow)
         return
     if follow == 0 and unshare == 0 and w.places[place, Y_WRITABLE]:
-        _made(w, event, last, place, page, page, k.DID_IN_PLACE, REASON_WRITABLE, 0)
+        _made(w, begin, last, place, page, page, k.DID_IN_PLACE, REASON_WRITABLE, 0)
         w.places[place, Y_SEEN_WRITABLE] = 1
         return
-    facts = _facts(w, place, page)
-    said = w.write_fault[facts]
-    if unshare and w.gup[facts | f.PIN] == 0:
-        said = 0
+    said = w.said[recorded]
+    if said < 0:
+        said = _decide(w, place, page, unshare)
     copies, reason = said & 1 != 0, said >> 1
     if follow:
-        reason = REASON_SOLE
-        if copied:
-            reason = REASON_MAPPING if w.pages[page, G_MAPCOUNT] > 1 else REASON_UNKNOWN
-            if w.pages[page, G_MAPCOUNT] <= 1 and w.pages[page, G_GETS] + w.pages[page, G_PINS] > 0:
-                reason = REASON_REFERENCE
-        copies = copied
+        copies = gave >= 0
+        reason = _reason_seen(w, page) if copies else REASON_SOLE
     after = _copied_to(w, gave) if copies else page
     decision = (k.DID_UNSHARE if unshare else k.DID_COPY) if copies else k.DID_REUSE
-    _made(w, event, last, place, page, after, decision, reason, said & 1)
+    _made(w, begin, last, place, page, after, decision, reason, said & 1)
     if copies:
         _leave(w, event, place, k.COPIED)
         _enter(w, event, place, after, k.UNSHARE if unshare else k.COPY, 1 - unshare)
@@ -174,21 +178,39 @@ def _write(w: Sim, d: Ints, event: int, place: int, recorded: int, gave: int, fo
 
 
 @part
-def _write_no_page(w: Sim, event: int, place: int, page: int, before: int, last: int, decided: int, gave: int) -> None:
-    """The zero page and page cache are copied by every kernel; of what is not known, the recorded outcome is taken."""
+def _reason_seen(w: Sim, page: int) -> int:
+    """Why the recorded kernel copied, as far as the state shows."""
+    if w.pages[page, G_MAPCOUNT] > 1:
+        return REASON_MAPPING
+    if w.pages[page, G_GETS] + w.pages[page, G_PINS] > 0:
+        return REASON_REFERENCE
+    return REASON_UNKNOWN
+
+
+@part
+def _write_unknown(w: Sim, d: Ints, event: int, place: int, recorded: int, gave: int, follow: int) -> None:
+    """The zero page and page cache are copied by every kernel. A page of which the trace knows nothing yet goes as it was recorded:
+    no policy can be asked.
+    """
+    page = w.places[place, Y_PAGE] if place >= 0 else k.NO_PAGE
     decision, reason, said = k.UNDETERMINED, REASON_UNKNOWN, -1
     if page == k.THE_ZERO_PAGE:
         decision, reason, said = k.DID_ZERO_FILL, REASON_ZERO, 1
-    elif before == k.FILE_PAGE:
+        gave = _copied_to(w, gave)
+    elif d[recorded, k.D_BEFORE] == k.FILE_PAGE and gave >= 0:
         decision, reason, said = k.DID_COPY, REASON_FILE, 1
-    if gave < 0 and decision != k.DID_ZERO_FILL:
-        decision = k.NOTHING if decided == k.NOTHING else k.UNDETERMINED
-    after = gave if decision != k.DID_ZERO_FILL else _copied_to(w, gave)
-    _made(w, event, last, place, page if page < 0 else k.NO_PAGE, after, decision, reason, said)
-    if place >= 0 and after >= 0:
+    elif follow:
+        decision = d[recorded, k.D_DECISION]
+    after = gave if gave >= 0 else page
+    _made(w, d[recorded, k.D_FROM], d[recorded, k.D_TO], place, page, after, decision, reason, said)
+    if place >= 0 and gave >= 0:
         _leave(w, event, place, k.REPLACED)
-        _enter(w, event, place, after, k.ZERO_FILL if decision == k.DID_ZERO_FILL else k.COPY, 1)
+        _enter(w, event, place, gave, k.ZERO_FILL if decision == k.DID_ZERO_FILL else k.COPY, 1)
+    if place >= 0:
+        w.places[place, Y_WRITABLE] = 1
         w.places[place, Y_SEEN_WRITABLE] = 1
+    if after >= 0:
+        w.pages[after, G_EXCLUSIVE] = 1
 
 
 @part
@@ -224,15 +246,18 @@ def _share(w: Sim, event: int, of: int, own: int, early: int, follow: int) -> No
 
 @part
 def _reference(w: Sim, event: int, place: int, ref: int, flags: int, follow: int) -> None:
-    """GUP takes the page; a policy may want it unshared first."""
+    """GUP takes the page. Through a read-only entry a write breaks COW first, as a store does, and a policy may want a read unshared."""
     page = w.places[place, Y_PAGE]
     pin = 1 if flags & c.PIN else 0
     if page < 0:
         return
-    if follow == 0 and flags & c.WRITE == 0 and w.places[place, Y_WRITABLE] == 0:
+    if follow == 0 and w.places[place, Y_WRITABLE] == 0:
         request = (f.PIN if pin else 0) | (f.LONGTERM if flags & c.LONGTERM else 0)
-        if w.gup[_facts(w, place, page) | request]:
-            page = _unshare(w, event, place, page)
+        # FOLL_FORCE writes where the process may not: its entry stays read-only, and was made the process's own before.
+        if flags & (c.WRITE | c.FORCE) == c.WRITE:
+            page = _break(w, event, place, page, 1)
+        elif flags & c.WRITE == 0 and w.gup[_facts(w, place, page) | request]:
+            page = _break(w, event, place, page, 0)
     w.ref_page[ref] = page
     w.ref_pin[ref] = pin
     if pin:
@@ -243,14 +268,18 @@ def _reference(w: Sim, event: int, place: int, ref: int, flags: int, follow: int
 
 
 @part
-def _unshare(w: Sim, event: int, place: int, page: int) -> int:
+def _break(w: Sim, event: int, place: int, page: int, write: int) -> int:
+    """A fault that only the policy takes, inside GUP: the process gets the page to itself."""
     said = w.write_fault[_facts(w, place, page)]
     after = _copied_to(w, -1) if said & 1 else page
-    _made(w, event, -1, place, page, after, k.DID_UNSHARE if said & 1 else k.DID_REUSE, said >> 1, said & 1)
+    copied = k.DID_COPY if write else k.DID_UNSHARE
+    _made(w, event, -1, place, page, after, copied if said & 1 else k.DID_REUSE, said >> 1, said & 1)
     if said & 1:
         _leave(w, event, place, k.COPIED)
-        _enter(w, event, place, after, k.UNSHARE, 0)
+        _enter(w, event, place, after, k.COPY if write else k.UNSHARE, write)
     w.pages[after, G_EXCLUSIVE] = 1
+    if write:
+        w.places[place, Y_WRITABLE] = 1
     return after
 
 
@@ -321,6 +350,10 @@ def simulate(w: Sim, steps: Ints, d: Ints, follow: int, restores: int) -> None:
             _leave(w, event, a, k.SWAPPED_OUT)
             _enter(w, event, a, k.SWAPPED, k.AGAIN, 0)
             w.places[a, Y_SWAPPED] = page
+        elif op == k.STEP_DECIDE:
+            page = w.places[a, Y_PAGE]
+            if page >= 0:
+                w.said[b] = _decide(w, a, page, int(d[b, k.D_DECISION] == k.DID_UNSHARE))
         elif op == k.STEP_UNSHARE:
             if follow:
                 _write(w, d, event, a, b, steps[i, k.H_C], 1, 1)
@@ -347,7 +380,7 @@ def replay_steps(history: History, policy: Policy, follow: bool = False) -> Outc
     """Replay a history under `policy`; `follow`: take the recorded decisions, asking the policy about each (column W_POLICY)."""
     tables = tabulate(policy)
     steps, places = history.steps, len(history.places)
-    kinds = np.bincount(steps[:, k.H_OP], minlength=12)
+    kinds = np.bincount(steps[:, k.H_OP], minlength=13)
     decisions = int(kinds[[k.STEP_WRITE, k.STEP_UNSHARE, k.STEP_SHARE, k.STEP_REF]].sum())
     state = np.full((places, 5), -1, np.int32)
     state[:, [Y_WRITABLE, Y_SEEN_WRITABLE]] = 0
@@ -358,6 +391,7 @@ def replay_steps(history: History, policy: Policy, follow: bool = False) -> Outc
         place_mm=history.places[:, k.L_MM].astype(np.int32),
         ref_page=np.full(len(history.refs), -1, np.int32),
         ref_pin=np.zeros(len(history.refs), np.int8),
+        said=np.full(len(history.decisions), -1, np.int16),
         made=np.zeros((decisions, 11), np.int32),
         stays=np.zeros((len(steps), 6), np.int32),
         counts=np.array([0, 0, history.pages], np.int64),

@@ -61,13 +61,14 @@ def known_held() -> pl.Expr:
 
 
 def findings(rule: Rule, evidence: Evidence) -> pl.DataFrame:
-    """The cases of one rule in one replay as `schema.FINDINGS`: one a page, holder and writer, the first in time."""
+    """The cases of one rule in one replay as `schema.FINDINGS`: one a page, holder and writer: the gravest, most certain, first in time."""
     cases = rule.find(evidence)
     if not cases.height:
         return pl.DataFrame(schema=schema.polars_schema(schema.FINDINGS))
     cases = (
-        cases.sort("ts", "event", maintain_order=True)
+        cases.sort(pl.col("severity") != "defect", pl.col("certainty") != "certain", "ts", "event", maintain_order=True)
         .unique(["page_before", "mm_ref", "address_ref", "mm"], keep="first", maintain_order=True)
+        .sort("ts", "event", maintain_order=True)
         .with_row_index("number", offset=1)
     )
     return cases.select(

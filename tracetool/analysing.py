@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 import polars as pl
 
@@ -16,6 +17,9 @@ from tracetool.replay import OBSERVED, Replay
 from tracetool.rules import RULES, findings, verdict
 from tracetool.stories import evidence_of, tell
 from tracetool.trace import Trace
+
+#: Programs that record traces: older than any trace of theirs, and not what it was recorded for.
+RECORDERS: Final = ("trace-cmd", "perf")
 
 
 def analyse(trace: Trace, policies: Iterable[Policy] | None = None) -> Analysis:
@@ -45,7 +49,7 @@ def analyse(trace: Trace, policies: Iterable[Policy] | None = None) -> Analysis:
             "splits": 0,
         },
         policies=_results(trace, asked, replays[1:]),
-        verdicts=_verdicts(trace, replays, found, observed.undetermined),
+        verdicts=_verdicts(trace, replays, found),
         findings=found,
         evidence=trace.history.events.evidence(rows),
         stories=stories,
@@ -81,7 +85,9 @@ def _results(trace: Trace, asked: Sequence[Policy], replays: Sequence[Replay]) -
     return tuple(results)
 
 
-def _verdicts(trace: Trace, replays: Sequence[Replay], found: pl.DataFrame, undetermined: int) -> tuple[Verdict, ...]:
+def _verdicts(trace: Trace, replays: Sequence[Replay], found: pl.DataFrame) -> tuple[Verdict, ...]:
+    unknown = replays[0].undetermined
+    undetermined = unknown.filter(~pl.col("comm").is_in(RECORDERS)).height
     available = trace.raw.formats().keys()
     lost = trace.raw.losses.num_rows > 0
     verdicts = []
@@ -109,6 +115,9 @@ def _coverage(trace: Trace) -> Coverage:
     passed_over = unsupported(counts)
     if passed_over:
         notes.append(f"huge pages are not replayed yet: {', '.join(f'{name} ({number})' for name, number in passed_over.items())}")
+    own = trace.replay(OBSERVED).undetermined.filter(pl.col("comm").is_in(RECORDERS)).height
+    if own:
+        notes.append(f"not judged: COW decisions of the recorder itself on pages older than the trace ({own})")
     if history.unknown_unmaps:
         notes.append(f"{history.unknown_unmaps} unmaps of pages whose mapping the trace does not show")
     if history.healed:
