@@ -21,7 +21,6 @@ Ints = npt.NDArray[Any]
 
 #: A family with more rows than this is told from its beginning only.
 MOST_ROWS: Final = 400
-_COPIES: Final = ("copy", "early-copy", "unshare")
 _BECAUSE: Final = {
     "another-mapping": "another process maps {0}, too",
     "reference": "something else holds a reference to {0}",
@@ -38,28 +37,14 @@ def evidence_of(replay: Replay) -> Evidence:
     return Evidence(replay.policy, replay.fault_rows, replay.reference_rows)
 
 
-def roots(replay: Replay) -> Ints:
-    """For each page the one that its family began with: follow copies back to their source."""
-    faults = replay.fault_rows.filter(
-        pl.col("decision").is_in(list(_COPIES)), pl.col("page_before").is_not_null(), pl.col("page_after").is_not_null()
-    )
-    before, after = faults["page_before"].to_numpy(), faults["page_after"].to_numpy()
-    size = 1 + max(replay.history.pages, int(after.max()) if after.size else 0)
-    parent = np.arange(size)
-    parent[after] = before
-    while (next_ := parent[parent]).tolist() != parent.tolist():
-        parent = next_
-    return parent
-
-
 def most_telling(replays: Sequence[Replay], findings: pl.DataFrame) -> int | None:
     """The root page of the family to tell, or None where no page was ever decided about."""
     by_policy = {replay.policy: replay for replay in replays}
     for row in findings.sort(pl.col("severity") != "defect", pl.col("certainty") != "certain", "from_ns").iter_rows(named=True):
         if row["page_id"] is not None:
-            return int(roots(by_policy[row["policy"]])[row["page_id"]])
+            return int(by_policy[row["policy"]].family_of_page[row["page_id"]])
     observed = replays[0]
-    root = roots(observed)
+    root = observed.family_of_page
     referenced = held(evidence_of(observed)).filter(pl.col("via") != "exec")["page_before"]
     for pages in (referenced, _parted(replays), observed.fault_rows.filter(pl.col("page_before").is_not_null())["page_before"]):
         if len(pages):
@@ -117,7 +102,7 @@ def _letter(number: int) -> str:
 
 def _family(replay: Replay, root: int) -> pl.DataFrame:
     """The stays of a family, in order of time."""
-    members = np.flatnonzero(roots(replay) == root)
+    members = np.flatnonzero(replay.family_of_page == root)
     return replay.stays.filter(pl.col("page_id").is_in(members.tolist())).sort("from_event", maintain_order=True).head(MOST_ROWS)
 
 
@@ -129,7 +114,7 @@ class _Teller:
         self._names = names
         self._own: dict[int, str] = {}
         self._events = replay.history.events
-        members = pl.Series(np.flatnonzero(roots(replay) == root)).implode()
+        members = pl.Series(np.flatnonzero(replay.family_of_page == root)).implode()
         self._stays = _family(replay, root)
         self._faults = replay.fault_rows.filter(pl.col("page_before").is_in(members) | pl.col("page_after").is_in(members)).head(MOST_ROWS)
         self._references = replay.reference_rows.filter(pl.col("page_id").is_in(members), pl.col("via") != "exec").head(MOST_ROWS)

@@ -12,7 +12,7 @@ from tracetool.report.redact import redacted
 SECRETS = ("cowlab", "traces/mail.dat", "/home/", "35-amd64", "0x259e", "9630", "ffff8880", "ninja")
 
 
-NOTES = ("cowlab 115 wrote /home/someone/x at 0xffff888004461100, frame 0x259e, pfn=9630",)
+NOTES = ("cowlab 115 wrote /srv/someone/x at 0xffff888004461100, frame 0x259e, pfn=9630",)
 
 
 def test_no_reporter_tells_a_name_a_path_or_a_frame() -> None:

@@ -86,6 +86,19 @@ class Replay:
         """Decisions about pages older than the trace, of which no policy can be asked: rows of `fault_rows`."""
         return self.fault_rows.filter(pl.Series(self._outcome.decisions[:, W_POLICY] < 0))
 
+    @functools.cached_property
+    def family_of_page(self) -> Ints:
+        """For each page the page that its family began with: copies followed back to their source."""
+        copies = self.fault_rows.filter(pl.col("decision").is_in(["copy", "early-copy", "unshare"])).drop_nulls(
+            ["page_before", "page_after"]
+        )
+        before, after = copies["page_before"].to_numpy(), copies["page_after"].to_numpy()
+        parent = np.arange(1 + max(self.history.pages, int(after.max(initial=0))))
+        parent[after] = before
+        while not np.array_equal(further := parent[parent], parent):
+            parent = further
+        return parent
+
     def pages_at(self, ts: int, pid: int | None = None) -> pl.DataFrame:
         """Every known page of every process (or of `pid`) after the events up to time `ts` (ns), as `schema.PAGES`.
 

@@ -400,4 +400,18 @@ def replay_steps(history: History, policy: Policy, follow: bool = False) -> Outc
         gup=tables.gup,
     )
     simulate.run(len(steps), sim, steps, history.decisions, int(follow), int(policy.mprotect_restores))
-    return Outcome(sim.made[: sim.counts[MADE]].copy(), sim.stays[: sim.counts[STAYS]].copy(), sim.ref_page)
+    return Outcome(sim.made[: sim.counts[MADE]].copy(), _as_early(sim.stays[: sim.counts[STAYS]].copy(), history), sim.ref_page)
+
+
+def _as_early(stays: Ints, history: History) -> Ints:
+    """Let each place begin when it did, whatever a policy puts there: what was found late was there before. (An early copy is put there
+    before fork's copy counts, what is shared with it.)
+    """
+    seen, first_seen = np.unique(history.stays[:, k.S_PLACE], return_index=True)
+    begin = np.full((len(history.places), 2), -1, np.int32)
+    begin[seen] = history.stays[first_seen][:, [k.S_FROM, k.S_BEGAN]]
+    place, first = np.unique(stays[:, k.S_PLACE], return_index=True)
+    alike = begin[place, 1] != k.EARLY_COPY
+    stays[first[alike], k.S_FROM] = begin[place[alike], 0]
+    stays[first[alike], k.S_BEGAN] = begin[place[alike], 1]
+    return stays
