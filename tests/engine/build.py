@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from tracetool.memory_events import EventSource, MemoryEvents, memory_events, with_tables
+from tracetool.memory_events import EventSource, MemoryEvents, Op, memory_events, with_tables
 from tracetool.policies import Policy, policy
 from tracetool.processes import processes
 from tracetool.replay import Replay, rebuild
@@ -64,6 +64,10 @@ class Recording:
 
     def event(self, name: str, tid: int, *, cpu: int = 0, later_ns: int = 1_000, **fields: int | str) -> int:
         """Record one event; returns its time stamp."""
+        return self.add(name, tid, fields, cpu, later_ns)
+
+    def add(self, name: str, tid: int, fields: Mapping[str, int | str], cpu: int = 0, later_ns: int = 1_000) -> int:
+        """The same, with its fields as a mapping."""
         self.now += later_ns
         kept = {field: value for field, value in fields.items() if f"{name}.{field}" not in self._without}
         self._rows[name].append({"ts": self.now, "cpu": cpu, "tid": tid, **kept})
@@ -101,6 +105,19 @@ def pages_of(replay: Replay, at: int) -> dict[tuple[int, int], dict[str, Any]]:
     found = {(row["pid"], int(row["address"], 16)): row for row in rows}
     assert len(found) == len(rows), "an address twice at one moment"
     return {key: row for key, row in found.items() if key[1] != STACK}
+
+
+def rows(events: MemoryEvents, *ops: Op) -> list[dict[str, Any]]:
+    """The memory events of these operations as dictionaries, with their `row`."""
+    wanted = [op.name.lower() for op in ops]
+    return events.table().with_row_index("row").filter(pl.col("op").cast(pl.String).is_in(wanted)).collect().to_dicts()
+
+
+def only(events: MemoryEvents, *ops: Op) -> dict[str, Any]:
+    """The one memory event of these operations."""
+    found = rows(events, *ops)
+    assert len(found) == 1
+    return found[0]
 
 
 def _table(rows: Sequence[Mapping[str, int | str]]) -> pa.Table:
@@ -143,7 +160,7 @@ class Machine(Recording):
         process = Process(tid, mm or self.mm())
         self.event("gup", tid, mm=process.mm, start=STACK, nr_pages=1, flags=FOLL_WRITE | FOLL_TOUCH | FOLL_GET | FOLL_REMOTE)
         self.fault(process, STACK, WRITE_FAULT | REMOTE_FAULT)
-        self.event("anon_new", tid, mm=process.mm, address=STACK, page=struct_page(FIRST_FRAME - tid))
+        self.map_new(tid, process.mm, STACK, FIRST_FRAME - tid)
         self.event("gup_done", tid, ret=1)
         self.event("sched_process_exec", tid, pid=tid, old_pid=tid)
         return process
@@ -160,7 +177,12 @@ class Machine(Recording):
     def touch(self, p: Process, at: int, pfn: int) -> int:
         """The first store to an address of an anonymous area."""
         self.fault(p, at, WRITE_FAULT)
-        return self.event("anon_new", p.tid, mm=p.mm, address=at, page=struct_page(pfn))
+        return self.map_new(p.tid, p.mm, at, pfn)
+
+    def map_new(self, tid: int, mm: int, at: int, pfn: int) -> int:
+        """A new frame is allocated and mapped."""
+        self.event("mm_page_alloc", tid, pfn=pfn, order=0)
+        return self.event("anon_new", tid, mm=mm, address=at, page=struct_page(pfn))
 
     def read_zero(self, p: Process, at: int) -> int:
         """A read of an untouched address: the zero page, of which nothing is said."""
@@ -170,7 +192,7 @@ class Machine(Recording):
         """A store to a read-only page of frame `pfn`: copied to frame `new`, or reused (None). Returns the time of the decision."""
         begin = self.cow_begin(p, at, (pfn << 12) | 0x65, flags, shared=shared)
         if new is not None:
-            self.event("anon_new", p.tid, mm=p.mm, address=at, page=struct_page(new))
+            self.map_new(p.tid, p.mm, at, new)
             self.event("rmap_remove", p.tid, mm=p.mm, page=struct_page(pfn))
         self.event("cow_fault_done", p.tid, ret=0 if flags & UNSHARE_FAULT else VM_FAULT_WRITE)
         return begin
@@ -184,7 +206,7 @@ class Machine(Recording):
     def zero_fill(self, p: Process, at: int, new: int) -> int:
         """A store where the zero page is."""
         begin = self.cow_begin(p, at, PTE_SPECIAL | 0x65)
-        self.event("anon_new", p.tid, mm=p.mm, address=at, page=struct_page(new))
+        self.map_new(p.tid, p.mm, at, new)
         self.event("cow_fault_done", p.tid, ret=VM_FAULT_WRITE)
         return begin
 
@@ -198,14 +220,16 @@ class Machine(Recording):
         self.new_task(p, tid)
         return child
 
-    def fork_range(self, p: Process, child: Process, start: int, pages: int, early: Mapping[int, int] | None = None, anon_vma: int = 1) -> None:
+    def fork_range(
+        self, p: Process, child: Process, start: int, pages: int, early: Mapping[int, int] | None = None, anon_vma: int = 1
+    ) -> None:
         """fork copies one area."""
         end = start + pages * PAGE
         fields = {"start": start, "end": end, "vm_flags": VM_ANON, "anon_vma": anon_vma, "vmemmap": VMEMMAP}
         self.event("fork_range", p.tid, mm=child.mm, src_mm=p.mm, **fields)
         for at, pfn in (early or {}).items():
             if start <= at < end:
-                self.event("anon_new", p.tid, mm=child.mm, address=at, page=struct_page(pfn))
+                self.map_new(p.tid, child.mm, at, pfn)
         self.event("fork_range_done", p.tid, ret=0)
 
     def new_task(self, p: Process, tid: int, flags: int = FORK_FLAGS, comm: str = "prog") -> int:
@@ -267,7 +291,7 @@ class Machine(Recording):
     def pin_begin(self, p: Process, at: int, flags: int = FOLL_WRITE | FOLL_LONGTERM) -> None:
         """The pin is asked for; faults come between the two."""
         self.event("sys_enter_io_uring_register", p.tid, fd=5, opcode=0)
-        self.event("gup", p.tid, mm=p.mm, start=at, nr_pages=1, flags=flags | FOLL_PIN | FOLL_TOUCH)
+        self.event("gup", p.tid, mm=p.mm, start=at, nr_pages=1, flags=flags | FOLL_PIN)
 
     def pin_end(self, p: Process, pfn: int) -> int:
         """The pin is taken."""
