@@ -30,7 +30,7 @@ def analyse(trace: Trace, policies: Iterable[Policy] | None = None) -> Analysis:
     replays = [trace.replay(OBSERVED), *(trace.replay(p) for p in asked)]
     found = pl.concat(
         [pl.DataFrame(schema=schema.polars_schema(schema.FINDINGS))]
-        + [findings(rule, evidence_of(replay)) for replay in replays for rule in RULES.values()]
+        + [findings(rule, evidence_of(replay, trace.raw.formats())) for replay in replays for rule in RULES.values()]
     )
     stories = tell(replays, found)
     rows = [row for rows in found["evidence"].to_list() for row in rows]

@@ -6,7 +6,7 @@ which policies part, else the one with the most decisions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -15,7 +15,7 @@ import polars as pl
 
 from tracetool.analysis import Held, Stay, Step, Story
 from tracetool.replay import Replay
-from tracetool.rules.base import Evidence, held
+from tracetool.rules.base import Evidence, held, traced_releases
 
 Ints = npt.NDArray[Any]
 
@@ -32,9 +32,9 @@ _BECAUSE: Final = {
 }
 
 
-def evidence_of(replay: Replay) -> Evidence:
-    """A replay's tables as the rules see them."""
-    return Evidence(replay.policy, replay.fault_rows, replay.reference_rows)
+def evidence_of(replay: Replay, available: Collection[str] = ()) -> Evidence:
+    """A replay's tables as the rules see them; `available` are the events that the trace has a format of."""
+    return Evidence(replay.policy, replay.fault_rows, replay.reference_rows, traced_releases(available))
 
 
 def most_telling(replays: Sequence[Replay], findings: pl.DataFrame) -> int | None:

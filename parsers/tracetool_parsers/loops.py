@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.util
 import logging
 import os
 import tempfile
@@ -56,12 +57,13 @@ class Loop(Generic[P, R]):
     def __init__(self, function: Callable[P, R], nogil: bool) -> None:
         self.python = function
         self._nogil = nogil
+        self._package = function.__module__.partition(".")[0]
         functools.update_wrapper(cast("Any", self), function)
 
     @functools.cached_property
     def compiled(self) -> Callable[P, R]:
         """The loop as machine code; compiled, or loaded from the cache, on first use."""
-        numba = _numba()
+        numba = _numba(self._package)
         if not self._is_cached():
             # A user should know what is being waited for.
             _log.info("compiling %s for large traces, once; later runs load it", self.python.__name__)
@@ -71,7 +73,7 @@ class Loop(Generic[P, R]):
         return "compiled" in self.__dict__ or self._is_cached()
 
     def _is_cached(self) -> bool:
-        return any(_cache_folder().rglob(f"*.{self.python.__name__}-*.nbi"))
+        return any(_cache_folder(self._package).rglob(f"*.{self.python.__name__}-*.nbi"))
 
     def run(self, items: int, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run over `items` items (a size that decides, not an argument) and return what the function returns."""
@@ -95,12 +97,12 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _numba() -> Any:
+def _numba(package: str) -> Any:
     """Import numba with its cache in a folder of this very source: numba notices no change in a function that a loop calls."""
     import numba
     import numba.extending
 
-    numba.config.CACHE_DIR = str(_cache_folder())
+    numba.config.CACHE_DIR = str(_cache_folder(package))
     for function in _parts:
         if function not in _registered:
             _registered.add(function)
@@ -109,13 +111,17 @@ def _numba() -> Any:
 
 
 @functools.cache
-def _cache_folder() -> Path:
+def _cache_folder(package: str) -> Path:
+    """Where compiled loops of a top-level package lie: another folder for every version of its source and of this one's."""
     digest = hashlib.sha256()
-    for file in (__file__, *sorted({function.__code__.co_filename for function in _parts})):
-        stat = os.stat(file)
-        digest.update(f"{file}:{stat.st_mtime_ns}:{stat.st_size}\n".encode())
+    for name in sorted({package, __name__.partition(".")[0]}):
+        spec = importlib.util.find_spec(name) if name != "__main__" else None
+        for source in (spec.submodule_search_locations or ()) if spec else ():
+            for file in sorted(Path(source).rglob("*.py")):
+                stat = file.stat()
+                digest.update(f"{file}:{stat.st_mtime_ns}:{stat.st_size}\n".encode())
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    folder = Path(base) / "tracetool" / "loops" / digest.hexdigest()[:16]
+    folder = Path(base) / "tracetool" / "loops" / f"{package}-{digest.hexdigest()[:16]}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -52,7 +53,13 @@ def test_pages_under_a_policy(capfd: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("form", ["csv", "jsonl", "json", "parquet", "arrow"])
 def test_every_format_holds_the_same_table(form: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    readers = {"csv": pl.read_csv, "jsonl": pl.read_ndjson, "json": pl.read_json, "parquet": pl.read_parquet, "arrow": pl.read_ipc}
+    readers: dict[str, Callable[[Path], pl.DataFrame]] = {
+        "csv": pl.read_csv,
+        "jsonl": pl.read_ndjson,
+        "json": pl.read_json,
+        "parquet": pl.read_parquet,
+        "arrow": pl.read_ipc,
+    }
     file = tmp_path / f"pages.{form}"
     assert run(capfd, "pages", MAIL, "--at", 6_228_100_000, "--format", form, "-o", file).code == 0
     frame = readers[form](file)

@@ -9,7 +9,7 @@ import pytest
 
 from tracetool.errors import UnknownName
 from tracetool.rules import RULES, Evidence, Rule, findings, rule, verdict
-from tracetool.rules.base import TRACED_RELEASES
+from tracetool.rules.base import TRACED_RELEASES, traced_releases
 from tracetool.schema import FAULTS, FINDINGS, REFERENCES, Table, polars_schema
 
 A, B = 0, 1
@@ -42,12 +42,15 @@ def frame(table: Table, more: dict[str, pl.DataType | type[pl.DataType]], rows: 
     return pl.DataFrame([{name: row[name] for name in schema} for row in rows], schema=schema)
 
 
-def found(name: str, faults: list[dict[str, Any]], references: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def found(
+    name: str, faults: list[dict[str, Any]], references: list[dict[str, Any]], traced: tuple[str, ...] = tuple(TRACED_RELEASES)
+) -> list[dict[str, Any]]:
     """The findings of one rule: rows are those above but for what is said of them."""
     evidence = Evidence(
         "some-policy",
         frame(FAULTS, {"place": pl.Int32, "unsure": pl.Boolean}, [FAULT | fault for fault in faults]),
         frame(REFERENCES, {"from_event": pl.Int32, "to_event": pl.Int32}, [REFERENCE | reference for reference in references]),
+        traced,
     )
     table = findings(RULES[name], evidence)
     assert table.schema == polars_schema(FINDINGS)
@@ -192,6 +195,16 @@ def test_a_finding_that_one_reference_proves_is_certain(name: str, fault: dict[s
 
 def test_interfaces_whose_releases_are_not_traced_are_not_trusted() -> None:
     assert not {"direct-io", "zerocopy", "kvm", "ptrace", "process_vm", "exec", "other"} & set(TRACED_RELEASES)
+
+
+def test_a_release_that_no_probe_would_show_proves_nothing() -> None:
+    """Without pipe_release a vmsplice reference that seems open may be long gone; one unpin probe is enough for pins."""
+    assert traced_releases(["cow_fault", "gup"]) == ()
+    assert traced_releases(["pipe_release"]) == ("vmsplice",)
+    assert set(traced_releases(["unpin_pages"])) == {"io_uring", "rdma", "vfio", "af_xdp"}
+    for traced, certainty in ((("vmsplice",), "certain"), ((), "possible")):
+        (case,) = found("missed-cow", [{}], [OPEN | {"via": "vmsplice"}], traced)
+        assert case["certainty"] == certainty
 
 
 # --- one finding a page and cause -----------------------------------------------------------------------------------------------------

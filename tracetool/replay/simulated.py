@@ -22,8 +22,8 @@ from tracetool_parsers.loops import loop, part
 
 Ints = npt.NDArray[Any]
 
-# Places: the page there, whether its entry is writable (under the policy; on the recording kernel), the open stay, the page swapped out.
-Y_PAGE, Y_WRITABLE, Y_SEEN_WRITABLE, Y_STAY, Y_SWAPPED = range(5)
+# Places: the page there, whether its entry is writable, the open stay, the page swapped out.
+Y_PAGE, Y_WRITABLE, Y_STAY, Y_SWAPPED = range(4)
 # Pages: mappings, FOLL_GET and FOLL_PIN references, exclusive, whether stores to it may have gone unseen.
 G_MAPCOUNT, G_GETS, G_PINS, G_EXCLUSIVE, G_UNSURE = range(5)
 # Decisions made: memory event, its end, place, page before and after, decision, reason, mappings and references before, what the policy
@@ -156,7 +156,6 @@ def _write(w: Sim, d: Ints, event: int, place: int, recorded: int, gave: int, fo
         return
     if follow == 0 and unshare == 0 and w.places[place, Y_WRITABLE]:
         _made(w, begin, last, place, page, page, k.DID_IN_PLACE, REASON_WRITABLE, 0)
-        w.places[place, Y_SEEN_WRITABLE] = 1
         return
     said = w.said[recorded]
     if said < 0:
@@ -174,7 +173,6 @@ def _write(w: Sim, d: Ints, event: int, place: int, recorded: int, gave: int, fo
     w.pages[after, G_EXCLUSIVE] = 1
     if unshare == 0:
         w.places[place, Y_WRITABLE] = 1
-        w.places[place, Y_SEEN_WRITABLE] = 1
 
 
 @part
@@ -208,7 +206,6 @@ def _write_unknown(w: Sim, d: Ints, event: int, place: int, recorded: int, gave:
         _enter(w, event, place, gave, k.ZERO_FILL if decision == k.DID_ZERO_FILL else k.COPY, 1)
     if place >= 0:
         w.places[place, Y_WRITABLE] = 1
-        w.places[place, Y_SEEN_WRITABLE] = 1
     if after >= 0:
         w.pages[after, G_EXCLUSIVE] = 1
 
@@ -236,12 +233,9 @@ def _share(w: Sim, event: int, of: int, own: int, early: int, follow: int) -> No
         _enter(w, event, own, page, k.FORK, 0)
         w.places[of, Y_WRITABLE] = 0
         w.pages[page, G_EXCLUSIVE] = 0
-    # The recorded kernel left the parent's entry writable: under sharing its next store would fault, and is not in the trace.
-    if early < 0:
-        w.places[of, Y_SEEN_WRITABLE] = 0
-    elif not copies:
+    if early >= 0 and not copies:
+        # The recorded kernel left the parent's entry writable: under sharing its next store would fault, and is not in the trace.
         w.pages[page, G_UNSURE] = 1
-    w.places[own, Y_SEEN_WRITABLE] = 1 if early >= 0 else 0
 
 
 @part
@@ -300,7 +294,6 @@ def _move(w: Sim, event: int, old: int, new: int) -> None:
     _enter(w, event, new, page, k.MOVE, writable)
     if page >= 0:
         w.pages[page, G_EXCLUSIVE] = exclusive
-    w.places[new, Y_SEEN_WRITABLE] = w.places[old, Y_SEEN_WRITABLE]
     w.places[new, Y_SWAPPED] = w.places[old, Y_SWAPPED]
 
 
@@ -308,7 +301,6 @@ def _move(w: Sim, event: int, old: int, new: int) -> None:
 def _new(w: Sim, event: int, place: int, page: int, began: int) -> None:
     _leave(w, event, place, k.REPLACED)
     _enter(w, event, place, page, began, 1)
-    w.places[place, Y_SEEN_WRITABLE] = 1
 
 
 @part
@@ -318,7 +310,6 @@ def _again(w: Sim, event: int, place: int, page: int) -> None:
     _leave(w, event, place, k.REPLACED)
     _enter(w, event, place, before if before >= 0 else page, k.AGAIN, 0)
     w.places[place, Y_SWAPPED] = -1
-    w.places[place, Y_SEEN_WRITABLE] = 0
 
 
 @loop
@@ -362,7 +353,6 @@ def simulate(w: Sim, steps: Ints, d: Ints, follow: int, restores: int) -> None:
         elif op == k.STEP_PROTECT:
             if b == 0:
                 w.places[a, Y_WRITABLE] = 0
-                w.places[a, Y_SEEN_WRITABLE] = 0
             elif restores and w.places[a, Y_PAGE] >= 0 and w.pages[w.places[a, Y_PAGE], G_EXCLUSIVE]:
                 w.places[a, Y_WRITABLE] = 1
 
@@ -382,8 +372,8 @@ def replay_steps(history: History, policy: Policy, follow: bool = False) -> Outc
     steps, places = history.steps, len(history.places)
     kinds = np.bincount(steps[:, k.H_OP], minlength=13)
     decisions = int(kinds[[k.STEP_WRITE, k.STEP_UNSHARE, k.STEP_SHARE, k.STEP_REF]].sum())
-    state = np.full((places, 5), -1, np.int32)
-    state[:, [Y_WRITABLE, Y_SEEN_WRITABLE]] = 0
+    state = np.full((places, 4), -1, np.int32)
+    state[:, Y_WRITABLE] = 0
     sim = Sim(
         places=state,
         pages=np.zeros((history.pages + decisions + 1, 5), np.int32),

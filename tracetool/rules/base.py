@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -10,8 +10,21 @@ import polars as pl
 
 from tracetool import schema
 
-#: Interfaces that release their references where a probe of ours sees it: one not released at the end of the trace is still held.
-TRACED_RELEASES: Final = ("vmsplice", "io_uring", "rdma", "vfio", "af_xdp")
+_UNPINS: Final = ("unpin_page", "unpin_pages", "unpin_pages_dirty", "unpin_range", "unpin_folio", "gup_put")
+#: Interfaces that release their references where a probe of ours sees it, and the probes: where one of them was recorded, a reference
+#: that is not released by the end of the trace is still held.
+TRACED_RELEASES: Final[Mapping[str, tuple[str, ...]]] = {
+    "vmsplice": ("pipe_release",),
+    "io_uring": _UNPINS,
+    "rdma": _UNPINS,
+    "vfio": _UNPINS,
+    "af_xdp": _UNPINS,
+}
+
+
+def traced_releases(available: Collection[str]) -> tuple[str, ...]:
+    """The interfaces whose releases a trace would show; `available` are the events that it has a format of."""
+    return tuple(via for via, probes in TRACED_RELEASES.items() if any(probe in available for probe in probes))
 
 
 @dataclass(frozen=True)
@@ -19,12 +32,13 @@ class Evidence:
     """One replay's tables, as a rule sees them.
 
     `faults`: `schema.FAULTS` and `unsure` (the state rests on accesses that the trace cannot show); `references`: `schema.REFERENCES` and
-    `from_event`, `to_event`, the memory events that bound each (-1: none).
+    `from_event`, `to_event`, the memory events that bound each (-1: none). `traced`: the interfaces whose releases the trace would show.
     """
 
     policy: str
     faults: pl.DataFrame
     references: pl.DataFrame
+    traced: tuple[str, ...] = tuple(TRACED_RELEASES)
 
 
 @dataclass(frozen=True)
@@ -53,10 +67,10 @@ def held(evidence: Evidence) -> pl.DataFrame:
     )
 
 
-def known_held() -> pl.Expr:
+def known_held(evidence: Evidence) -> pl.Expr:
     """Whether the trace proves that the reference was still held at the fault: it saw the release, or would have seen it."""
     seen = pl.col("released") == "exact"
-    open_still = (pl.col("released") == "unknown") & pl.col("via").is_in(list(TRACED_RELEASES))
+    open_still = (pl.col("released") == "unknown") & pl.col("via").is_in(list(evidence.traced))
     return (seen | open_still) & ~pl.col("unsure")
 
 

@@ -18,7 +18,7 @@ def find(evidence: Evidence) -> pl.DataFrame:
         held(evidence)
         .filter(pl.col("decision").is_in(["reuse", "in-place"]), pl.col("access") == "read", pl.col("mm") != pl.col("mm_ref"))
         .with_columns(
-            certainty=pl.when(known_held()).then(pl.lit("certain")).otherwise(pl.lit("possible")),
+            certainty=pl.when(known_held(evidence)).then(pl.lit("certain")).otherwise(pl.lit("possible")),
             severity=pl.lit("defect"),
             summary=pl.format(
                 "{} {} wrote page frame {} in place while a reference taken by {} {} ({}) still reads it: its holder sees the new data",

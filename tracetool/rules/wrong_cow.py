@@ -20,7 +20,7 @@ def find(evidence: Evidence) -> pl.DataFrame:
         held(evidence)
         .filter(pl.col("decision").is_in(["copy", "unshare"]), pl.col("mm") == pl.col("mm_ref"), pl.col("address") == pl.col("address_ref"))
         .with_columns(
-            certainty=pl.when(known_held()).then(pl.lit("certain")).otherwise(pl.lit("possible")),
+            certainty=pl.when(known_held(evidence)).then(pl.lit("certain")).otherwise(pl.lit("possible")),
             severity=pl.when(lasting).then(pl.lit("defect")).otherwise(pl.lit("info")),
             summary=pl.format(
                 "{} {} wrote {} and got a copy; the {} reference ({}) keeps page frame {}: {}",
