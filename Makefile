@@ -3,7 +3,7 @@
 VENV := .venv
 LOWEST := .venv-lowest
 BIN := $(VENV)/bin
-SOURCES := tracetool parsers/tracetool_parsers fixtures tests .ci
+SOURCES := tracetool parsers/tracetool_parsers fixtures benchmarks tests .ci
 SUITABLE := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c '$(SUITABLE)' 2>/dev/null && echo $$p && break; done)
@@ -36,7 +36,8 @@ format: $(VENV)/.installed-tools ## write the format that `lint` asks for
 	$(BIN)/ruff check --fix-only $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
-bench: $(VENV)/.installed ## measure speed and memory
+# Peers that are missing are named and left out. Debian: trace-cmd gcc pkg-config libtracecmd-dev libtracefs-dev libtraceevent-dev.
+bench: $(VENV)/.installed ## measure speed and memory, against trace-cmd and libtracecmd
 	$(BIN)/python -m benchmarks
 
 test-lowest: $(LOWEST)/.installed-tools ## run all tests with the oldest dependencies that are allowed

@@ -1,0 +1,244 @@
+"""The benchmarks: that their pieces run on a small trace, and that the figures of README.md are those that were measured."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from benchmarks import __main__ as program
+from benchmarks import start
+from benchmarks.large import Large, enlarge, make_large
+from benchmarks.machine import describe_machine
+from benchmarks.parsers import measure_parsers, read_all
+from benchmarks.peers import Missing, Peer, all_peers, libtracecmd
+from benchmarks.processes import Finished, run
+from benchmarks.replay import measure_replay
+from benchmarks.report import into_readme, render
+from benchmarks.results import Figure, Results
+from conftest import PROJECT, fixture_path
+from tracetool.errors import TraceError
+from tracetool.policies import POLICIES
+from tracetool_parsers import open_trace
+
+needs_trace_cmd = pytest.mark.skipif(shutil.which("trace-cmd") is None, reason="needs trace-cmd")
+
+RESULTS = Results(
+    machine={
+        "date": "2020-01-02",
+        "cpu": "a CPU",
+        "cores": 2,
+        "load": 0.0,
+        "python": "3.11.0",
+        "libraries": {"numpy": "2.0"},
+        "trace-cmd": None,
+        "libtracecmd": "1.3.1",
+    },
+    trace={"recording": "some.dat", "rounds": 3, "events": 3_000_000, "bytes": 60_000_000},
+    figures=[
+        Figure("read", "ours", [0.5, 0.1, 0.2], events=3_000_000, size=60_000_000, max_anon=5_000_000, max_rss=70_000_000),
+        Figure("read", "theirs", [3.0, 3.2, 2.9], events=3_000_000, size=60_000_000, max_anon=1_000_000, max_rss=2_000_000),
+        Figure("first use", "start", [0.0301]),
+    ],
+    left_out=["a third: not here"],
+)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Large:
+    if shutil.which("trace-cmd") is None:
+        pytest.skip("needs trace-cmd")
+    return make_large(fixture_path("mail-6.1.dat"), tmp_path_factory.mktemp("large"), 1)
+
+
+def test_large_trace_has_as_many_rounds_as_it_takes(tmp_path: Path, small: Large) -> None:
+    large = make_large(fixture_path("mail-6.1.dat"), tmp_path, 2 * small.events + 1)
+    assert (small.rounds, large.rounds) == (1, 3)
+    assert open_trace(large.path).timeline().num_rows == large.events == 3 * small.events
+    assert large.size == large.path.stat().st_size
+
+
+def test_each_round_has_the_same_events_later(tmp_path: Path, small: Large) -> None:
+    enlarge(small.path, tmp_path / "two.dat", 2)
+    once, twice = open_trace(small.path).timeline(), open_trace(tmp_path / "two.dat").timeline()
+    rounds = twice.slice(0, once.num_rows), twice.slice(once.num_rows)
+    for name in ("cpu", "tid", "event"):
+        assert [part[name].to_pylist() for part in rounds] == [once[name].to_pylist()] * 2
+    times, first, second = (part["ts"].to_numpy() for part in (once, *rounds))
+    assert (first == times).all()
+    assert len(set(second - first)) == 1
+    assert second[0] > first[-1]
+    assert open_trace(tmp_path / "two.dat").losses.num_rows == 0
+
+
+@needs_trace_cmd
+def test_trace_cmd_reads_the_large_trace_to_its_end(tmp_path: Path, small: Large) -> None:
+    enlarge(small.path, tmp_path / "two.dat", 2)
+    lines = subprocess.run(
+        ["trace-cmd", "report", "-R", tmp_path / "two.dat"], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert sum(": " in line for line in lines) == 2 * small.events
+
+
+def test_program_over_libtracecmd_reads_the_numbers_that_the_tables_hold(tmp_path: Path, small: Large) -> None:
+    try:
+        peer = libtracecmd(tmp_path)
+    except Missing as reason:
+        pytest.skip(str(reason))
+    printed = subprocess.run([*peer.command, small.path], capture_output=True, text=True, check=True).stdout
+    tables = read_all(small.path)
+    numbers = sum(unsigned_sum(table[name]) for table in tables.values() for name in table.column_names[4:])
+    header = sum(unsigned_sum(table[name]) for table in tables.values() for name in ("ts", "cpu", "tid"))
+    assert [int(number) for number in printed.split()] == [small.events, numbers % (1 << 64), header % (1 << 64)]
+
+
+def unsigned_sum(column: pa.ChunkedArray) -> int:
+    """The sum of a column of integers by their bits; nothing of a column that holds anything else."""
+    if not pa.types.is_integer(column.type):
+        return 0
+    values = column.to_numpy()
+    return sum(values.view(f"u{values.itemsize}").astype(object)) if values.size else 0
+
+
+def test_parsers_are_timed_in_turn_with_peers(tmp_path: Path) -> None:
+    trace = Large(fixture_path("mail-6.1.dat"), 1, 1000, 2000)
+    figures, failed = measure_parsers(trace, [Peer("a peer", (sys.executable, "-c", "")), Peer("a broken one", ("false",))], 2)
+    assert [figure.what for figure in figures] == ["tracetool_parsers: every field, to Arrow", "a peer"]
+    assert failed == ["a broken one: ended with exit code 1"]
+    for figure in figures:
+        assert len(figure.seconds) == 2
+        assert min(figure.seconds) > 0
+        assert 1_000_000 < (figure.max_anon or 0) < (figure.max_rss or 0)
+
+
+def test_replay_is_timed_stage_by_stage() -> None:
+    figures = measure_replay(fixture_path("mail-6.1.dat"), 1)
+    assert [figure.what for figure in figures[2:]] == [f"the history under `{name}`" for name in POLICIES]
+    raw, memory, *_ = (figure.events for figure in figures)
+    assert raw == sum(open_trace(fixture_path("mail-6.1.dat")).counts().values())
+    assert all(figure.events == memory and figure.median > 0 for figure in figures[1:])
+
+
+def test_only_the_compiler_meets_an_empty_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str, bool]] = []
+
+    def note(command: Sequence[str], env: Mapping[str, str]) -> Finished:
+        cache = Path(env["XDG_CACHE_HOME"])
+        asked.append((command[-1], env["TRACETOOL_LOOPS"], any(cache.iterdir())))
+        if env["TRACETOOL_LOOPS"] == "compiled":
+            (cache / "loops").touch()
+        return Finished(0, 1.0, 0, 0)
+
+    monkeypatch.setattr(start, "run", note)
+    assert [len(figure.seconds) for figure in start.measure_start(Path("short.dat"), 2)] == [2, 2, 1, 2]
+    short = [("short.dat", "auto", False)] * 2 + [("short.dat", "compiled", False)] + [("short.dat", "compiled", True)] * 2
+    assert asked == [("import tracetool", "auto", False)] * 2 + short
+
+
+def test_large_trace_is_first_read_with_an_empty_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[bool] = []
+
+    def note(command: Sequence[str], env: Mapping[str, str]) -> Finished:
+        assert (command[-1], env["TRACETOOL_LOOPS"]) == ("large.dat", "auto")
+        cache = Path(env["XDG_CACHE_HOME"])
+        found.append(any(cache.iterdir()))
+        (cache / "loops").touch()
+        return Finished(0, 1.0, 0, 0)
+
+    monkeypatch.setattr(start, "run", note)
+    assert [len(figure.seconds) for figure in start.measure_first_reading(Path("large.dat"), 2)] == [1, 2]
+    assert found == [False, True, True]
+
+
+def test_start_that_fails_is_no_figure(tmp_path: Path) -> None:
+    with pytest.raises(TraceError, match="exit codes"):
+        start.measure_start(tmp_path / "missing.dat", 1)
+
+
+def test_memory_of_a_command_is_its_own() -> None:
+    much = np.ones(300_000_000, np.uint8)
+    finished = run([sys.executable, "-S", "-c", "kept = b'x' * 50_000_000; import time; time.sleep(0.1)"], anon=True)
+    assert finished.code == 0
+    assert finished.seconds > 0.1
+    assert 50_000_000 < finished.max_anon < finished.max_rss < much.nbytes
+
+
+def test_memory_of_its_own_is_looked_at_when_asked_for_alone() -> None:
+    assert run(["true"]).max_anon == 0
+
+
+def test_peers_that_are_missing_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _name: None)
+    assert all_peers(tmp_path) == ([], ["libtracecmd: needs cc and pkg-config", "trace-cmd report: needs trace-cmd"])
+
+
+def test_without_trace_cmd_the_first_use_is_still_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _name: None)
+    monkeypatch.setattr(program, "measure_start", lambda _path, runs: [Figure("first use", "start", [1.0] * runs)])
+    results = program.measure(1, 3)
+    assert [figure.what for figure in results.figures] == ["start"]
+    assert "trace-cmd" in results.left_out[0]
+    assert "start | 1 s" in render(results)
+
+
+def test_report_divides_by_medians_and_by_our_time() -> None:
+    lines = render(RESULTS).splitlines()
+    assert "| ours | 0.2 s | 15 | 0.30 | 1.0 | 5 MB, 70 MB |" in lines
+    assert "| theirs | 3 s | 1 | 0.02 | 15.0 | 1 MB, 2 MB |" in lines
+    assert "| start | 0.0301 s |  |  |  |  |" in lines
+    assert "Not measured: a third: not here." in lines
+    assert "3.0 million events, 60 MB" in render(RESULTS)
+
+
+def test_results_come_back_from_their_file() -> None:
+    assert Results.from_json(RESULTS.to_json()) == RESULTS
+
+
+def test_readme_takes_new_figures_and_keeps_the_rest() -> None:
+    readme = "# Name\n\n<!-- speed: `make bench` writes this part -->\nold\n<!-- end of speed -->\n\nmore\n"
+    changed = into_readme(readme, RESULTS)
+    assert changed == readme.replace("old\n", render(RESULTS))
+    assert into_readme(changed, replace(RESULTS, left_out=[])) == readme.replace("old\n", render(replace(RESULTS, left_out=[])))
+    assert into_readme("no place", RESULTS) == "no place"
+
+
+def test_results_elsewhere_leave_the_readme_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "README.md").write_text(into_readme_place())
+    monkeypatch.setattr(program, "README", tmp_path / "README.md")
+    monkeypatch.setattr(program, "RESULTS", tmp_path / "results.json")
+    monkeypatch.setattr(program, "measure", lambda _events, _runs: RESULTS)
+    program.main(["--out", str(tmp_path / "mine.json")])
+    assert Results.from_json((tmp_path / "mine.json").read_text()) == RESULTS
+    assert (tmp_path / "README.md").read_text() == into_readme_place()
+    program.main([])
+    assert Results.from_json((tmp_path / "results.json").read_text()) == RESULTS
+    assert (tmp_path / "README.md").read_text() == into_readme(into_readme_place(), RESULTS)
+    assert capsys.readouterr().out == 2 * render(RESULTS)
+
+
+def into_readme_place() -> str:
+    return "<!-- speed: `make bench` writes this part -->\n<!-- end of speed -->\n"
+
+
+def test_readme_quotes_the_results_file() -> None:
+    results = Results.from_json((PROJECT / "benchmarks" / "results.json").read_text())
+    readme = (PROJECT / "README.md").read_text()
+    assert render(results) in readme
+
+
+def test_results_file_describes_its_machine_and_holds_no_path() -> None:
+    text = (PROJECT / "benchmarks" / "results.json").read_text()
+    results = Results.from_json(text)
+    assert results.to_json() == text
+    assert results.machine.keys() == describe_machine().keys()
+    assert "/" not in json.dumps([results.machine, results.trace, results.left_out])
