@@ -17,7 +17,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Generic, Literal, ParamSpec, TypeVar, cast
+from typing import Any, ClassVar, Final, Generic, Literal, ParamSpec, TypeVar, cast
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -54,6 +54,9 @@ def part(function: Callable[P, R]) -> Callable[P, R]:
 class Loop(Generic[P, R]):
     """A loop over arrays; call it with the number of items first: `scan.run(len(data), data, out)`."""
 
+    #: Whether an input of this process was large enough to compile for.
+    _large: ClassVar[bool] = False
+
     def __init__(self, function: Callable[P, R], nogil: bool) -> None:
         self.python = function
         self._nogil = nogil
@@ -69,18 +72,21 @@ class Loop(Generic[P, R]):
             _log.info("compiling %s for large traces, once; later runs load it", self.python.__name__)
         return cast("Callable[P, R]", numba.njit(self.python, cache=True, nogil=self._nogil, **_OPTIONS))
 
-    def _is_ready(self) -> bool:
-        return "compiled" in self.__dict__ or self._is_cached()
-
     def _is_cached(self) -> bool:
         return any(_cache_folder(self._package).rglob(f"*.{self.python.__name__}-*.nbi"))
 
     def run(self, items: int, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run over `items` items (a size that decides, not an argument) and return what the function returns."""
         way = mode()
-        if way == "compiled" or (way == "auto" and items >= COMPILE_FROM and (items >= FIRST_COMPILE_FROM or self._is_ready())):
+        if way == "compiled" or (way == "auto" and self._pays(items)):
             return self.compiled(*args, **kwargs)
         return self.python(*(_plain(a) for a in args), **kwargs)
+
+    def _pays(self, items: int) -> bool:
+        """Whether machine code is worth its price for so many items; after one large input it is for all further loops, too."""
+        if items >= FIRST_COMPILE_FROM:
+            Loop._large = True
+        return items >= COMPILE_FROM and (Loop._large or "compiled" in self.__dict__ or self._is_cached())
 
 
 def loop(function: Callable[P, R]) -> Loop[P, R]:

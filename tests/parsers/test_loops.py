@@ -1,0 +1,65 @@
+"""When loops are compiled: not for a short trace, not for a middling one before that has paid, for all of a large one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tracetool_parsers import loops
+from tracetool_parsers.loops import COMPILE_FROM, FIRST_COMPILE_FROM, Loop, loop, part
+
+
+@part
+def doubled(values: np.ndarray, at: int) -> int:
+    return int(values[at]) * 2
+
+
+def double(values: np.ndarray, out: np.ndarray) -> None:
+    for at in range(len(values)):
+        out[at] = doubled(values, at)
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Loop, "_large", False)
+    monkeypatch.setattr(Loop, "_is_cached", lambda _: False)
+    monkeypatch.delenv("TRACETOOL_LOOPS", raising=False)
+
+
+def test_a_short_input_waits_for_no_compiler() -> None:
+    assert not loop(double)._pays(COMPILE_FROM - 1)
+
+
+def test_a_middling_input_is_worth_a_cached_loop_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not loop(double)._pays(COMPILE_FROM)
+    monkeypatch.setattr(Loop, "_is_cached", lambda _: True)
+    assert loop(double)._pays(COMPILE_FROM)
+
+
+def test_after_one_large_input_all_loops_are_compiled() -> None:
+    assert loop(double)._pays(FIRST_COMPILE_FROM)
+    assert loop(double)._pays(COMPILE_FROM)
+    assert not loop(double)._pays(COMPILE_FROM - 1)
+
+
+@pytest.mark.parametrize("way", ["python", "compiled"])
+def test_both_ways_give_the_same(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRACETOOL_LOOPS", way)
+    values, out = np.arange(10, dtype=np.int64), np.zeros(10, np.int64)
+    loop(double).run(10, values, out)
+    assert out.tolist() == [0, 2, 4, 6, 8, 10, 12, 14, 16, 18]
+
+
+def test_compiled_loops_check_their_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRACETOOL_LOOPS", "compiled")
+    with pytest.raises(IndexError):
+        loop(double).run(10, np.arange(10, dtype=np.int64), np.zeros(9, np.int64))
+
+
+def test_the_cache_moves_with_the_source(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    loops._cache_folder.cache_clear()
+    here = loops._cache_folder("tracetool_parsers")
+    assert here.parent.parent.parent == tmp_path
+    assert here.name.startswith("tracetool_parsers-")
+    loops._cache_folder.cache_clear()
