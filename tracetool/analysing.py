@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
-from typing import Final
 
+import numpy as np
 import polars as pl
 
 from tracetool import schema
 from tracetool.agreement import agreements
 from tracetool.analysis import Analysis, Coverage, PolicyResult, TraceInfo, Verdict
 from tracetool.costs import SHARES_MOST, cost
+from tracetool.memory_events import Op
 from tracetool.policies import Policy, policy
 from tracetool.probes import BY_EVENT, unsupported
+from tracetool.processes import RECORDERS
 from tracetool.replay import OBSERVED, Replay
 from tracetool.rules import RULES, findings, verdict
 from tracetool.stories import evidence_of, tell
 from tracetool.trace import Trace
-
-#: Programs that record traces: older than any trace of theirs, and not what it was recorded for.
-RECORDERS: Final = ("trace-cmd", "perf")
+from tracetool.trace import open as open_trace
 
 
-def analyse(trace: Trace, policies: Iterable[Policy] | None = None) -> Analysis:
-    """Replay a trace as observed and under `policies` (None: all that there are), and say what follows."""
+def analyse(trace: Trace | str | os.PathLike[str], policies: Iterable[Policy] | None = None) -> Analysis:
+    """Replay a trace (or the file of one) as observed and under `policies` (None: all that there are), and say what follows."""
+    if not isinstance(trace, Trace):
+        trace = open_trace(trace)
     from tracetool.policies import POLICIES
 
     asked = list(POLICIES.values()) if policies is None else list(policies)
@@ -94,9 +97,18 @@ def _verdicts(trace: Trace, replays: Sequence[Replay], found: pl.DataFrame) -> t
     for replay in replays:
         for rule in RULES.values():
             cases = found.filter(pl.col("policy") == replay.policy, pl.col("rule") == rule.name)
-            said, missing = verdict(rule, cases, available, lost=lost, undetermined=undetermined)
+            said, missing = verdict(rule, cases, available, lost=lost, undetermined=undetermined, beyond=_beyond(trace, replay))
             verdicts.append(Verdict(rule.name, replay.policy, said, missing))
     return tuple(verdicts)
+
+
+def _beyond(trace: Trace, replay: Replay) -> list[str]:
+    """What happened in the trace that this version does not replay, or not under policies."""
+    beyond = ["a replay of huge pages, which this version has not"] if unsupported(trace.raw.counts()) else []
+    unasked = np.isin(trace.history.events.op, [int(Op.MAP_AGAIN), int(Op.SWAP_OUT)]).any()
+    if unasked and replay.policy != OBSERVED:
+        beyond.append("decisions of policies about swapped and merged (KSM) pages, which this version has not")
+    return beyond
 
 
 def _info(trace: Trace) -> TraceInfo:
@@ -119,9 +131,9 @@ def _coverage(trace: Trace) -> Coverage:
     if own:
         notes.append(f"not judged: COW decisions of the recorder itself on pages older than the trace ({own})")
     if history.unknown_unmaps:
-        notes.append(f"{history.unknown_unmaps} unmaps of pages whose mapping the trace does not show")
+        notes.append(f"unmaps of pages whose mapping the trace does not show: {history.unknown_unmaps}")
     if history.healed:
-        notes.append(f"{history.healed} mappings ended unseen")
+        notes.append(f"mappings whose end the trace does not show: {history.healed}")
     first, last = raw.span() or (0, 0)
     return Coverage(
         lost_events=None if lost["events"].null_count() else int(lost["events"].sum()),

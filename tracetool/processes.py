@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 import polars as pl
 
@@ -10,6 +12,9 @@ from tracetool.memory_events import EventSource, MemoryEvents
 from tracetool.memory_events import codes as c
 from tracetool.memory_events.rows import column_of
 from tracetool.memory_events.state import K_HOW, K_MM, K_PARENT, K_TGID, K_THREAD
+
+#: Programs that record traces: older than any trace of theirs, and not what it was recorded for.
+RECORDERS: Final = ("trace-cmd", "perf")
 
 #: Event -> the fields with the new name and the former one. An event's own field `comm` is called `comm_field` in its table.
 _NAMED_BY = {"task_newtask": ("comm_field", ""), "task_rename": ("newcomm", "oldcomm")}

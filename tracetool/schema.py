@@ -91,7 +91,7 @@ PROCESSES: Final[Table] = {
     "comm": _COMM,
     "mm": _MM,
     "parent": Column("Int32", "the tid of the thread that made it; null: older than the trace"),
-    "how": Column("String", "how this stretch began", values=("before-trace", "fork", "thread", "exec", "rename")),
+    "how": Column("String", "how this stretch began", values=("before-trace", "fork", "thread", "exec", "rename", "mm")),
     "from_ns": _FROM,
     "to_ns": _TO,
 }

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import polars as pl
 
 from tracetool.analysis import Held, Stay, Step, Story
+from tracetool.processes import RECORDERS
 from tracetool.replay import Replay
 from tracetool.rules.base import Evidence, held, traced_releases
 
@@ -22,7 +23,7 @@ Ints = npt.NDArray[Any]
 #: A family with more rows than this is told from its beginning only.
 MOST_ROWS: Final = 400
 _BECAUSE: Final = {
-    "another-mapping": "another process maps {0}, too",
+    "another-mapping": "{0} is mapped elsewhere, too",
     "reference": "something else holds a reference to {0}",
     "not-anonymous": "{0} is a page of a file",
     "pinned-at-fork": "{0} may be pinned",
@@ -46,11 +47,22 @@ def most_telling(replays: Sequence[Replay], findings: pl.DataFrame) -> int | Non
     observed = replays[0]
     root = observed.family_of_page
     referenced = held(evidence_of(observed)).filter(pl.col("via") != "exec")["page_before"]
-    for pages in (referenced, _parted(replays), observed.fault_rows.filter(pl.col("page_before").is_not_null())["page_before"]):
+    decided = observed.fault_rows.filter(pl.col("page_before").is_not_null())
+    of_others = decided.filter(~pl.col("comm").is_in(RECORDERS))
+    for pages in (referenced, _parted(replays), of_others["page_before"], decided["page_before"]):
         if len(pages):
-            families, sizes = np.unique(root[pages.to_numpy()], return_counts=True)
-            return int(families[np.argmax(sizes)])
+            families, decisions = np.unique(root[pages.to_numpy()], return_counts=True)
+            return int(families[np.lexsort((decisions, _owners(observed, families)))[-1]])
     return None
+
+
+def _owners(replay: Replay, families: Ints) -> Ints:
+    """How many address spaces have mapped pages of each family."""
+    stays = replay.stays.filter(pl.col("page_id") >= 0)
+    family = replay.family_of_page[stays["page_id"].to_numpy()]
+    owned = pl.DataFrame({"family": family, "mm": stays["mm"]}).group_by("family").agg(pl.col("mm").n_unique())
+    counts = dict(owned.iter_rows())
+    return np.array([counts.get(int(each), 0) for each in families])
 
 
 def _parted(replays: Sequence[Replay]) -> pl.Series:
@@ -59,6 +71,7 @@ def _parted(replays: Sequence[Replay]) -> pl.Series:
     parts = [
         observed.join(replay.fault_rows.select("event", "decision"), on="event", suffix="_policy", how="inner")
         .filter(pl.col("decision").cast(pl.String) != pl.col("decision_policy").cast(pl.String), pl.col("page_before").is_not_null())
+        .filter(pl.col("decision_policy") != "undetermined")
         .get_column("page_before")
         for replay in replays[1:]
     ]
@@ -191,8 +204,8 @@ class _Teller:
             event, decision = f["event"], f["decision"]
             left = self._left_on(f["page_before"], event, f["mm"])
             if decision == "copy":
-                why = f" because {because}" if because else ""
-                yield self._step(event, owner, "copy", after, f"{owner} writes: {before} is copied to {after}{why}.{left}")
+                why = f"because {because}" if because else "for a reason that the trace does not show"
+                yield self._step(event, owner, "copy", after, f"{owner} writes: {before} is copied to {after} {why}.{left}")
             elif decision == "unshare":
                 yield self._step(
                     event, owner, "copy", after, f"{owner}'s pin wants the page to itself: {before} is copied to {after}.{left}"

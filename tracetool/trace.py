@@ -35,6 +35,10 @@ class Trace:
         self.raw = raw
         self._replays: dict[str, Replay] = {}
 
+    def __repr__(self) -> str:
+        metadata = self.raw.metadata
+        return f"<Trace {metadata.path}: {metadata.format}, kernel {metadata.kernel or 'not said'}>"
+
     def events(self, name: str) -> pl.LazyFrame:
         """The raw events of one name: `ts` (ns), `cpu`, `tid`, `comm` and the event's own fields; raises UnknownEvent."""
         frame = pl.from_arrow(self.raw.table(name))

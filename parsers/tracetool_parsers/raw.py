@@ -198,4 +198,4 @@ class RawTrace:
         _, colon, number = name.partition("unknown:")
         if colon and name in self.counts():
             return int(number)
-        raise UnknownEvent.among("event", name, self._formats, path=self._metadata.path)
+        raise UnknownEvent.among("event", name, self.counts() or self._formats, path=self._metadata.path)

@@ -271,7 +271,7 @@ def test_without_an_event_that_a_rule_needs_nothing_is_clean(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("cases", "lost", "undetermined", "word"),
-    [([], True, 0, "lost"), ([], False, 2, "older than the trace"), ([POSSIBLE], False, 0, "cannot show")],
+    [([], True, 0, "lost"), ([], False, 2, "older than the trace"), ([POSSIBLE], False, 0, "would settle")],
 )
 def test_what_makes_a_trace_inconclusive(cases: list[dict[str, Any]], lost: bool, undetermined: int, word: str) -> None:
     said, missing = judged(cases, lost=lost, undetermined=undetermined)

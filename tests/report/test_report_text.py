@@ -30,9 +30,9 @@ def test_it_tells_what_was_traced_and_what_it_covers() -> None:
 
 def test_losses_and_notes_are_told() -> None:
     told = flowing(example.mail(coverage=Coverage(12, 0, {"mystery": 3}, ("forks were not recorded",))))
-    assert "12 events lost." in told
+    assert "Coverage: 12 events lost; " in told
     assert "mystery (3)" in told
-    assert "forks were not recorded" in told
+    assert "; forks were not recorded." in told
     assert "tracetool info traces/mail.dat" in told
 
 

@@ -73,7 +73,7 @@ def _abilities(trace: Trace) -> list[str]:
     from tracetool.rules import RULES
     from tracetool.rules.base import missing_events
 
-    lines = ["", "can it tell:"]
+    lines = ["", "has the events for:"]
     for rule in RULES.values():
         missing = missing_events(rule, trace.raw.formats().keys())
         lines.append(f"  {rule.name}: {'yes' if not missing else 'no, not recorded: ' + ', '.join(missing)}")

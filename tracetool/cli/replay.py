@@ -31,7 +31,11 @@ def run(
     out: Annotated[str | None, typer.Option("--out", metavar="DIR", help="Write the tables as Parquet files into this folder.")] = None,
     fail_on: Annotated[
         str | None,
-        typer.Option("--fail-on", metavar="RULES", help="Exit 3 if one of these rules (a comma list, or any) finds a certain defect."),
+        typer.Option(
+            "--fail-on",
+            metavar="RULES",
+            help="Exit 3 if these rules (a comma list, or any) find a certain defect, recorded or under a --policy named.",
+        ),
     ] = None,
     redact: Annotated[bool, typer.Option("--redact", help="Leave names and frame numbers out of the HTML report.")] = False,
     force: ForceOption = False,
@@ -40,6 +44,10 @@ def run(
 
     Example: tracetool replay trace.dat --policy page-count --html report.html
     """
+    if redact and not html:
+        raise Unusable("--redact is for the HTML report", hint="name it: --html FILE")
+    if html == "-":
+        raise Unusable("the HTML report is not written to standard output", hint="name a file: --html FILE")
     rules = _rules(fail_on)
     wanted = _policies(policy)
     outputs = Outputs(html, json, out)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from tracetool.errors import UnknownName
+from tracetool.errors import UnknownName, Unusable
 from tracetool.policies.exclusive import EXCLUSIVE
 from tracetool.policies.facts import DecisionTables, Page, Policy, Request, Verdict, copy, reuse, tabulate
 from tracetool.policies.mapcount import MAPCOUNT
@@ -25,10 +25,12 @@ def policy(name: str) -> Policy:
 
 
 def chosen(names: Iterable[str]) -> list[Policy]:
-    """What `--policy` asks for: nothing or `all` is every policy, `none` is none, else those named, each once, in that order."""
+    """What `--policy` asks for: nothing or `all` is every policy, `none` none, else those named, once each; `observed` is always there."""
     wanted = list(dict.fromkeys(names))
-    if not wanted or wanted == ["all"]:
-        return list(POLICIES.values())
-    if wanted == ["none"]:
+    if "none" in wanted:
+        if len(wanted) > 1:
+            raise Unusable("policy none excludes all others", hint="--policy none replays only what was recorded")
         return []
-    return [policy(name) for name in wanted]
+    if not wanted or "all" in wanted:
+        return list(POLICIES.values())
+    return [policy(name) for name in wanted if name != "observed"]

@@ -22,8 +22,8 @@ from tracetool_parsers.loops import loop, part
 
 Ints = npt.NDArray[Any]
 
-# Places: the page there, whether its entry is writable, the open stay, the page swapped out.
-Y_PAGE, Y_WRITABLE, Y_STAY, Y_SWAPPED = range(4)
+# Places: the page there, whether its entry is writable, the open stay.
+Y_PAGE, Y_WRITABLE, Y_STAY = range(3)
 # Pages: mappings, FOLL_GET and FOLL_PIN references, exclusive, whether stores to it may have gone unseen.
 G_MAPCOUNT, G_GETS, G_PINS, G_EXCLUSIVE, G_UNSURE = range(5)
 # Decisions made: memory event, its end, place, page before and after, decision, reason, mappings and references before, what the policy
@@ -217,7 +217,6 @@ def _share(w: Sim, event: int, of: int, own: int, early: int, follow: int) -> No
     if page < 0:
         if page != k.NO_PAGE:
             _enter(w, event, own, page, k.FORK, 0)
-            w.places[own, Y_SWAPPED] = w.places[of, Y_SWAPPED]
         elif early >= 0:
             _enter(w, event, own, early, k.EARLY_COPY, 1)
         return
@@ -294,7 +293,6 @@ def _move(w: Sim, event: int, old: int, new: int) -> None:
     _enter(w, event, new, page, k.MOVE, writable)
     if page >= 0:
         w.pages[page, G_EXCLUSIVE] = exclusive
-    w.places[new, Y_SWAPPED] = w.places[old, Y_SWAPPED]
 
 
 @part
@@ -305,11 +303,11 @@ def _new(w: Sim, event: int, place: int, page: int, began: int) -> None:
 
 @part
 def _again(w: Sim, event: int, place: int, page: int) -> None:
-    """A page comes back to a place: the one that the policy had there before it was swapped out, else the recorded one."""
-    before = w.places[place, Y_SWAPPED]
+    """A known page is mapped again, read-only: swap-in, migration, KSM. What several places map is nobody's own."""
     _leave(w, event, place, k.REPLACED)
-    _enter(w, event, place, before if before >= 0 else page, k.AGAIN, 0)
-    w.places[place, Y_SWAPPED] = -1
+    _enter(w, event, place, page, k.AGAIN, 0)
+    if w.pages[page, G_MAPCOUNT] > 1:
+        w.pages[page, G_EXCLUSIVE] = 0
 
 
 @loop
@@ -337,10 +335,8 @@ def simulate(w: Sim, steps: Ints, d: Ints, follow: int, restores: int) -> None:
         elif op == k.STEP_AGAIN:
             _again(w, event, a, b)
         elif op == k.STEP_SWAP_OUT:
-            page = w.places[a, Y_PAGE]
             _leave(w, event, a, k.SWAPPED_OUT)
             _enter(w, event, a, k.SWAPPED, k.AGAIN, 0)
-            w.places[a, Y_SWAPPED] = page
         elif op == k.STEP_DECIDE:
             page = w.places[a, Y_PAGE]
             if page >= 0:
@@ -372,7 +368,7 @@ def replay_steps(history: History, policy: Policy, follow: bool = False) -> Outc
     steps, places = history.steps, len(history.places)
     kinds = np.bincount(steps[:, k.H_OP], minlength=13)
     decisions = int(kinds[[k.STEP_WRITE, k.STEP_UNSHARE, k.STEP_SHARE, k.STEP_REF]].sum())
-    state = np.full((places, 4), -1, np.int32)
+    state = np.full((places, 3), -1, np.int32)
     state[:, Y_WRITABLE] = 0
     sim = Sim(
         places=state,

@@ -75,7 +75,10 @@ def _traced(analysis: Analysis) -> Iterator[Text]:
     yield _line(trace.path, "bold")
     yield _line(facts)
     lacks = summary.coverage(analysis)
-    yield _line(f"Coverage: {' '.join(lacks)}" if lacks else "Coverage: no events lost.", "yellow" if lacks else "")
+    yield _line(
+        f"Coverage: {'; '.join(lack.removesuffix('.') for lack in lacks)}." if lacks else "Coverage: no events lost.",
+        "yellow" if lacks else "",
+    )
 
 
 def _policies(analysis: Analysis) -> Table:
@@ -108,6 +111,12 @@ def _legend(analysis: Analysis) -> Iterator[Text]:
     times = sorted({p.time for p in analysis.policies})
     if analysis.policies:
         told.append(f"extra: beyond mapcount, which shares the most; its time is {' or '.join(times)}.")
+    zero_fills = analysis.observed.get("zero_fills", 0)
+    unasked = max((p.agreement.undetermined for p in analysis.policies), default=0)
+    if zero_fills or unasked:
+        parts = [f"zero-fills ({zero_fills:,})"] * bool(zero_fills)
+        parts += [f"under policies, decisions on pages older than the trace, which they cannot be asked ({unasked:,})"] * bool(unasked)
+        told.append(f"COW faults also count {', and '.join(parts)}.")
     standings = {row.safety.standing for row in summary.rows(analysis)}
     if any(row.safety.possible for row in summary.rows(analysis)):
         told.append("N?: possible, needs an access that the trace cannot show.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -111,21 +111,23 @@ def missing_events(rule: Rule, available: Collection[str]) -> list[str]:
 
 
 def verdict(
-    rule: Rule, found: pl.DataFrame, available: Collection[str], *, lost: bool, undetermined: int
+    rule: Rule, found: pl.DataFrame, available: Collection[str], *, lost: bool, undetermined: int, beyond: Iterable[str] = ()
 ) -> tuple[Literal["defect", "clean", "inconclusive"], tuple[str, ...]]:
     """What the trace says of a rule, and what it lacks.
 
     `clean` is said only when everything that the rule needs was recorded (`available`: events that the trace has a format of), nothing
-    was lost, and no decision concerned a page older than the trace (`undetermined`), which could be referenced since before.
+    was lost, and no decision concerned a page older than the trace (`undetermined`), which could be referenced since before. `beyond`
+    names what the trace has and this version does not replay.
     """
     defects = found.filter(pl.col("severity") == "defect")
     if defects.filter(pl.col("certainty") == "certain").height:
         return "defect", ()
-    missing = [f"not recorded: {event}" for event in missing_events(rule, available)]
+    missing = [f"the event {event}" for event in missing_events(rule, available)]
     if lost:
-        missing.append("events were lost")
+        missing.append("the events that were lost")
     if undetermined:
-        missing.append(f"{undetermined} decisions concern pages older than the trace")
+        missing.append(f"what was before it (pages older than the trace: {undetermined:,} decisions)")
     if defects.height:
-        missing.append(f"{defects.height} findings need an access or a release that the trace cannot show")
+        missing.append(f"the accesses or releases that would settle possible defects ({defects.height:,})")
+    missing += beyond
     return ("inconclusive", tuple(missing)) if missing else ("clean", ())
