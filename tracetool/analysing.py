@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Final
 
 import numpy as np
 import polars as pl
@@ -11,9 +13,9 @@ import polars as pl
 from tracetool import schema
 from tracetool.agreement import agreements
 from tracetool.analysis import Analysis, Coverage, PolicyResult, TraceInfo, Verdict
-from tracetool.costs import SHARES_MOST, cost
+from tracetool.costs import SHARES_MOST, Cost, cost
 from tracetool.memory_events import Op
-from tracetool.policies import Policy, policy
+from tracetool.policies import POLICIES, Policy, policy
 from tracetool.probes import BY_EVENT, unsupported
 from tracetool.processes import RECORDERS
 from tracetool.replay import OBSERVED, Replay
@@ -27,8 +29,6 @@ def analyse(trace: Trace | str | os.PathLike[str], policies: Iterable[Policy] | 
     """Replay a trace (or the file of one) as observed and under `policies` (None: all that there are), and say what follows."""
     if not isinstance(trace, Trace):
         trace = open_trace(trace)
-    from tracetool.policies import POLICIES
-
     asked = list(POLICIES.values()) if policies is None else list(policies)
     replays = [trace.replay(OBSERVED), *(trace.replay(p) for p in asked)]
     found = pl.concat(
@@ -38,20 +38,12 @@ def analyse(trace: Trace | str | os.PathLike[str], policies: Iterable[Policy] | 
     stories = tell(replays, found)
     rows = [row for rows in found["evidence"].to_list() for row in rows]
     rows += [row for story in stories for step in story.steps for row in step.evidence]
-    observed = cost(replays[0])
+    costs = {replay.policy: cost(replay) for replay in replays}
     return Analysis(
         trace=_info(trace),
         coverage=_coverage(trace),
-        observed={
-            "cow_faults": observed.cow_faults,
-            "copies": observed.copies,
-            "reuses": observed.reuses,
-            "early_copies": observed.early_copies,
-            "zero_fills": observed.zero_fills,
-            "unshares": observed.unshares,
-            "splits": 0,
-        },
-        policies=_results(trace, asked, replays[1:]),
+        observed={**{name: getattr(costs[OBSERVED], name) for name in _OBSERVED}, "splits": 0},
+        policies=_results(trace, asked, costs),
         verdicts=_verdicts(trace, replays, found),
         findings=found,
         evidence=trace.history.events.evidence(rows),
@@ -60,29 +52,25 @@ def analyse(trace: Trace | str | os.PathLike[str], policies: Iterable[Policy] | 
     )
 
 
-def _results(trace: Trace, asked: Sequence[Policy], replays: Sequence[Replay]) -> tuple[PolicyResult, ...]:
-    agreed = agreements(trace.history, asked)
-    base = cost(trace.replay(policy(SHARES_MOST)))
+_OBSERVED: Final = ("cow_faults", "copies", "reuses", "early_copies", "zero_fills", "unshares")
+
+
+def _results(trace: Trace, asked: Sequence[Policy], costs: Mapping[str, Cost]) -> tuple[PolicyResult, ...]:
+    base = costs.get(SHARES_MOST) or cost(trace.replay(policy(SHARES_MOST)))
     results = []
-    for decided, replay, agreement in zip(asked, replays, agreed, strict=True):
-        own = cost(replay)
+    for decided, agreement in zip(asked, agreements(trace.history, asked), strict=True):
+        own = costs[decided.name]
         extra_copies, extra_bytes, extra_ns = own.beyond(base)
         results.append(
             PolicyResult(
                 name=decided.name,
                 checked_on=decided.checked_on,
-                cow_faults=own.cow_faults,
-                copies=own.copies,
-                reuses=own.reuses,
-                early_copies=own.early_copies,
-                unshares=own.unshares,
-                zero_fills=own.zero_fills,
                 extra_copies=extra_copies,
                 extra_bytes=extra_bytes,
                 extra_ns=extra_ns,
                 time="assumed",
-                peak_pages=own.peak_pages,
                 agreement=agreement,
+                **asdict(own),
             )
         )
     return tuple(results)
@@ -93,22 +81,22 @@ def _verdicts(trace: Trace, replays: Sequence[Replay], found: pl.DataFrame) -> t
     undetermined = unknown.filter(~pl.col("comm").is_in(RECORDERS)).height
     available = trace.raw.formats().keys()
     lost = trace.raw.losses.num_rows > 0
+    huge, swapped = _beyond(trace)
     verdicts = []
     for replay in replays:
+        beyond = huge if replay.policy == OBSERVED else huge + swapped
         for rule in RULES.values():
             cases = found.filter(pl.col("policy") == replay.policy, pl.col("rule") == rule.name)
-            said, missing = verdict(rule, cases, available, lost=lost, undetermined=undetermined, beyond=_beyond(trace, replay))
+            said, missing = verdict(rule, cases, available, lost=lost, undetermined=undetermined, beyond=beyond)
             verdicts.append(Verdict(rule.name, replay.policy, said, missing))
     return tuple(verdicts)
 
 
-def _beyond(trace: Trace, replay: Replay) -> list[str]:
-    """What happened in the trace that this version does not replay, or not under policies."""
-    beyond = ["a replay of huge pages, which this version has not"] if unsupported(trace.raw.counts()) else []
+def _beyond(trace: Trace) -> tuple[list[str], list[str]]:
+    """What happened in the trace that this version does not replay at all, and what it does not replay under policies."""
+    huge = ["a replay of huge pages, which this version has not"] if unsupported(trace.raw.counts()) else []
     unasked = np.isin(trace.history.events.op, [int(Op.MAP_AGAIN), int(Op.SWAP_OUT)]).any()
-    if unasked and replay.policy != OBSERVED:
-        beyond.append("decisions of policies about swapped and merged (KSM) pages, which this version has not")
-    return beyond
+    return huge, ["decisions of policies about swapped and merged (KSM) pages, which this version has not"] if unasked else []
 
 
 def _info(trace: Trace) -> TraceInfo:

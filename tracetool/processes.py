@@ -70,6 +70,17 @@ def owners(table: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def process_at(frame: pl.DataFrame, processes: pl.DataFrame) -> pl.Series:
+    """The process (tgid) of thread `tid` at time `from_ns`."""
+    spans = processes.select("tid", pl.col("from_ns").alias("_from"), "pid").sort("_from", maintain_order=True)
+    return (
+        frame.with_row_index("_row")
+        .sort("from_ns", maintain_order=True)
+        .join_asof(spans, left_on="from_ns", right_on="_from", by="tid", strategy="backward", check_sortedness=False)
+        .sort("_row")["pid"]
+    )
+
+
 def with_names(frame: pl.DataFrame, table: pl.DataFrame, at: str, pid: str = "pid", comm: str = "comm") -> pl.DataFrame:
     """Add the name that process `pid` had at time `at` (its first name, if that is before it was named); null where unknown."""
     names = (

@@ -16,7 +16,7 @@ import polars as pl
 from tracetool.analysis import Held, Stay, Step, Story
 from tracetool.processes import RECORDERS
 from tracetool.replay import Replay
-from tracetool.rules.base import Evidence, held, traced_releases
+from tracetool.rules.base import Evidence, held, outlasts, traced_releases
 
 Ints = npt.NDArray[Any]
 
@@ -228,15 +228,13 @@ class _Teller:
             pl.col("page_id") == page,
             pl.col("mm") != writer,
             pl.col("from_event") <= event,
-            (pl.col("to_event") < 0) | (pl.col("to_event") > event),
+            outlasts(event),
         )
         holders = "" if others.height else self._holders(page, event)
         return f" Only {holders} keeps {self._page(page)}." if holders else ""
 
     def _holders(self, page: int, event: int, other_than: int | None = None) -> str:
-        rows = self._references.filter(
-            pl.col("page_id") == page, pl.col("from_event") < event, (pl.col("to_event") < 0) | (pl.col("to_event") > event)
-        )
+        rows = self._references.filter(pl.col("page_id") == page, pl.col("from_event") < event, outlasts(event))
         if other_than is not None:
             rows = rows.filter(pl.col("mm") != other_than, pl.col("access") == "read")
         owners = dict.fromkeys(self._owner(mm) for mm in rows["mm"].to_list())
@@ -283,7 +281,7 @@ class _Teller:
         owner, page = self._owner(reference["mm"]), self._page(reference["page_id"])
         shares = self._stays.filter(
             pl.col("page_id") == reference["page_id"], pl.col("mm") == reference["mm"],
-            (pl.col("to_event") < 0) | (pl.col("to_event") > reference["to_event"]),
+            outlasts(reference["to_event"]),
         )  # fmt: skip
         own = f", and what {owner} itself has written there since" if shares.height else ""
         return f"{owner}'s reference reads what {page} held when it was taken{own}."

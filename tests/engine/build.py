@@ -99,6 +99,11 @@ class Recording:
         return pages_of(self.replay(under), self.now if at is None else at)
 
 
+def references(machine: Machine) -> list[dict[str, Any]]:
+    """The references that the observed replay finds, but for exec's."""
+    return machine.replay().references.filter(pl.col("via").cast(pl.String) != "exec").collect().to_dicts()
+
+
 def pages_of(replay: Replay, at: int) -> dict[tuple[int, int], dict[str, Any]]:
     """`Replay.pages_at` by (pid, address), but for the stacks that exec made; an address may be there once only."""
     rows = replay.pages_at(at).to_dicts()

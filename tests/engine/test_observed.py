@@ -22,6 +22,7 @@ from engine.build import (
     Machine,
     Process,
     address,
+    references,
     struct_page,
 )
 from tracetool.replay import columns as k
@@ -40,11 +41,6 @@ def stays(m: Machine) -> list[tuple[int, int | None, str, str]]:
     """(pid, frame, how it began, how it ended) of each stay at the test's pages, in order."""
     rows = m.replay().stays.filter(pl.col("address") != STACK).sort("from_event", maintain_order=True)
     return [(row["pid"], row["pfn"], row["began"], row["ended"]) for row in rows.iter_rows(named=True)]
-
-
-def references(m: Machine) -> list[dict[str, Any]]:
-    """The references, but for exec's."""
-    return m.replay().references.filter(pl.col("via").cast(pl.String) != "exec").collect().to_dicts()
 
 
 def faults(m: Machine) -> list[dict[str, Any]]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import polars as pl
 import pytest
 
 from engine.build import (
@@ -15,16 +12,12 @@ from engine.build import (
     Machine,
     Process,
     address,
+    references,
 )
 
 A, B = 10, 11
 AREA = [(BASE, 16)]
 P0, P1, P2 = 50, 51, 52
-
-
-def references(m: Machine) -> list[dict[str, Any]]:
-    """The references, but for exec's."""
-    return m.replay().references.filter(pl.col("via").cast(pl.String) != "exec").collect().to_dicts()
 
 
 @pytest.fixture

@@ -109,7 +109,7 @@ def _empty(events: MemoryEvents) -> World:
         ptes=_chained(_rows(ptes, 10), 0),
         vpn=np.zeros(ptes, np.int64),
         tables=_rows(n // 32 + 64, 4, np.int64),
-        pages=_rows(n // 8 + 64, 6),
+        pages=_rows(n // 8 + 64, 4),
         spaces=spaces,
         pte_hash=_hash(ptes),
         table_hash=_hash(n // 32 + 64),

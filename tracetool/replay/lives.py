@@ -29,8 +29,6 @@ def new_page(w: World, event: int, frame: int) -> int:
     w.pages[page, k.F_MAPCOUNT] = 0
     w.pages[page, k.F_RMAP] = -1
     w.pages[page, k.F_REFS] = -1
-    w.pages[page, k.F_FROM] = event
-    w.pages[page, k.F_TO] = -1
     before = w.frame_page[frame]
     if before >= 0:
         end_page(w, event, before)
@@ -46,7 +44,6 @@ def end_page(w: World, event: int, page: int) -> None:
         drop(w, event, w.pages[page, k.F_RMAP], k.UNMAPPED)
     while w.pages[page, k.F_REFS] >= 0:
         release(w, event, w.pages[page, k.F_REFS], k.AT_LATEST)
-    w.pages[page, k.F_TO] = event
     if w.frame_page[w.pages[page, k.F_FRAME]] == page:
         w.frame_page[w.pages[page, k.F_FRAME]] = -1
 

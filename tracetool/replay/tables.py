@@ -11,7 +11,7 @@ import polars as pl
 from tracetool import schema
 from tracetool.memory_events import MemoryEvents
 from tracetool.memory_events import codes as c
-from tracetool.processes import owners, with_names
+from tracetool.processes import owners, process_at, with_names
 from tracetool.replay import columns as k
 from tracetool.replay.history import History
 from tracetool.replay.simulated import (
@@ -113,17 +113,6 @@ def references(history: History, ref_page: Ints, processes: pl.DataFrame) -> pl.
     )
     frame = frame.join(owners(processes), on="mm", how="left", maintain_order="left")
     return with_names(frame, processes, "from_ns", pid="by_pid").lazy().select(*schema.REFERENCES, "from_event", "to_event")
-
-
-def process_at(frame: pl.DataFrame, processes: pl.DataFrame) -> pl.Series:
-    """The process (tgid) of thread `tid` at time `from_ns`."""
-    spans = processes.select("tid", pl.col("from_ns").alias("_from"), "pid").sort("_from", maintain_order=True)
-    return (
-        frame.with_row_index("_row")
-        .sort("from_ns", maintain_order=True)
-        .join_asof(spans, left_on="from_ns", right_on="_from", by="tid", strategy="backward", check_sortedness=False)
-        .sort("_row")["pid"]
-    )
 
 
 def faults(history: History, outcome: Outcome, processes: pl.DataFrame) -> pl.LazyFrame:

@@ -55,6 +55,11 @@ class Rule:
     remedy: str
 
 
+def outlasts(event: pl.Expr | int) -> pl.Expr:
+    """Whether what ends at `to_event` (-1: it does not) is still there after the memory event of row `event`."""
+    return (pl.col("to_event") < 0) | (pl.col("to_event") > event)
+
+
 def held(evidence: Evidence) -> pl.DataFrame:
     """Every decision about a page while a reference to it was held: fault columns, and the reference's with `_ref` after their name.
 
@@ -63,7 +68,7 @@ def held(evidence: Evidence) -> pl.DataFrame:
     return (
         evidence.faults.filter(pl.col("page_before").is_not_null())
         .join(evidence.references, left_on="page_before", right_on="page_id", suffix="_ref", how="inner", maintain_order="left_right")
-        .filter(pl.col("from_event") < pl.col("event"), (pl.col("to_event") < 0) | (pl.col("to_event") > pl.col("event")))
+        .filter(pl.col("from_event") < pl.col("event"), outlasts(pl.col("event")))
     )
 
 
