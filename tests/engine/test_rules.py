@@ -200,6 +200,7 @@ def test_interfaces_whose_releases_are_not_traced_are_not_trusted() -> None:
 def test_a_release_that_no_probe_would_show_proves_nothing() -> None:
     """Without pipe_release a vmsplice reference that seems open may be long gone; one unpin probe is enough for pins."""
     assert traced_releases(["cow_fault", "gup"]) == ()
+    assert traced_releases(["gup_put"]) == (), "gup_put is not replayed as a release"
     assert traced_releases(["pipe_release"]) == ("vmsplice",)
     assert set(traced_releases(["unpin_pages"])) == {"io_uring", "rdma", "vfio", "af_xdp"}
     for traced, certainty in ((("vmsplice",), "certain"), ((), "possible")):

@@ -10,7 +10,7 @@ import polars as pl
 
 from tracetool import schema
 
-_UNPINS: Final = ("unpin_page", "unpin_pages", "unpin_pages_dirty", "unpin_range", "unpin_folio", "gup_put")
+_UNPINS: Final = ("unpin_page", "unpin_pages", "unpin_pages_dirty", "unpin_range", "unpin_folio")
 #: Interfaces that release their references where a probe of ours sees it, and the probes: where one of them was recorded, a reference
 #: that is not released by the end of the trace is still held.
 TRACED_RELEASES: Final[Mapping[str, tuple[str, ...]]] = {
