@@ -102,10 +102,15 @@ class Trace:
         return pl.concat([replay.pages_after(event, ts, pid, text) for event, ts, text in chosen])
 
 
-def open(path: str | os.PathLike[str], *, strict: bool = False) -> Trace:
-    """Open a recorded trace; `strict` makes damage an error instead of a loss.
+def open(path: str | os.PathLike[str], *, input_format: str | None = None, strict: bool = False) -> Trace:
+    """Open a recorded trace.
+
+    Args:
+        path: the file, plain or compressed; "-" is standard input.
+        input_format: a name of `tracetool_parsers.sniff.Format`; None: what the first bytes say.
+        strict: whether damage is an error instead of a loss.
 
     Raises:
         TraceError: the file is missing, no trace, or damaged in a way that leaves nothing to read.
     """
-    return Trace(open_trace(path, strict=strict))
+    return Trace(open_trace(path, input_format=input_format, strict=strict))

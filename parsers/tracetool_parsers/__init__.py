@@ -17,15 +17,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .errors import ParseError, TraceError, UnknownEvent
     from .eventformat import EventFormat, Field
+    from .metadata import Metadata
     from .opening import open_trace
-    from .raw import Metadata, RawTrace
+    from .raw import RawTrace
 
 __all__ = ["EventFormat", "Field", "Metadata", "ParseError", "RawTrace", "TraceError", "UnknownEvent", "open_trace"]
 
 _HOMES = {
     "open_trace": "opening",
     "RawTrace": "raw",
-    "Metadata": "raw",
+    "Metadata": "metadata",
     "EventFormat": "eventformat",
     "Field": "eventformat",
     "TraceError": "errors",

@@ -79,3 +79,16 @@ def unpack_section(codec: str, cursor: Cursor, end: int) -> memoryview:
         raise cursor.error(f"a compressed section of {packed_size} bytes states {size} unpacked", "the file is damaged")
     packed = cursor.take(packed_size, "compressed section")
     return memoryview(unpack(codec, packed, size, path=cursor.path, offset=start))
+
+
+def unpacked_start(codec: str, packed: memoryview, size: int) -> bytes:
+    """The first `size` bytes of what `packed` holds; fewer where it holds fewer, or is damaged."""
+    import zstandard
+
+    try:
+        if codec != "zstd":
+            return zlib.decompressobj().decompress(packed, size)
+        start: bytes = _zstd().stream_reader(packed).read(size)
+    except (zlib.error, zstandard.ZstdError, MemoryError):
+        return b""
+    return start

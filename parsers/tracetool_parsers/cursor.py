@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Iterator
 from typing import Literal
 
 from .errors import ParseError
@@ -103,6 +105,15 @@ class Cursor:
             message = f"{number} of {what} cannot follow in {self.left} bytes"
             raise ParseError(message, path=self.path, offset=start, hint="the file is cut off or damaged")
         return number
+
+    def records(self, layout: str, count: int, what: str) -> Iterator[tuple[int, ...]]:
+        """`count` groups of integers, laid out one after the other as `struct` writes them.
+
+        Raises:
+            ParseError: so many are not left.
+        """
+        mark = "<" if self.order == "little" else ">"
+        return struct.iter_unpack(mark + layout, self.take(count * struct.calcsize(mark + layout), what))
 
     def rest(self) -> memoryview:
         """All bytes that are left."""

@@ -19,10 +19,10 @@ from .errors import ParseError
 Place = Literal["here", "data_loc", "rel_loc", "rest"]
 
 #: Columns that every table has; an event's own field of such a name gets the suffix `_field`.
-HEADER_COLUMNS: Final = ("ts", "cpu", "tid", "comm", "buffer")
+HEADER_COLUMNS: Final = ("ts", "cpu", "tid", "comm", "buffer", "tgid", "callchain", "position")
 
 _FIELD: Final = re.compile(
-    r"^\s*field(?: special)?:([^;\n]{1,400});\s*offset:(\d{1,9});\s*size:(\d{1,9});(?:\s*signed:(\d))?", re.MULTILINE
+    r"^[ \t]*field(?: special)?:([^;\n]{1,400});\s*offset:(\d{1,9});\s*size:(\d{1,9});(?:\s*signed:(\d))?", re.MULTILINE
 )
 _HEAD: Final = re.compile(r"^name: *(\S{1,200})\s*\nID: *(\d{1,5})\s*$", re.MULTILINE)
 #: `common_type` is a u16.
@@ -39,6 +39,9 @@ _SIZES: Final[Mapping[str, int]] = {
     **dict.fromkeys(("u64", "s64", "__u64", "__s64", "uint64_t", "int64_t", "long long", "unsigned long long"), 8),
 }
 _SIGNED: Final = frozenset(("signed char", "s8", "short", "s16", "int", "s32", "long", "s64", "long long", "pid_t", "ssize_t", "loff_t"))
+
+#: In a table only when named: fields that kprobes add to what the user asked for, and what perf notes of every sample.
+UNASKED: Final = frozenset(("__probe_ip", "__probe_func", "__probe_ret_ip", "sample_ip", "sample_addr", "sample_period"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,11 @@ class EventFormat:
     def full_name(self) -> str:
         """`system:event`."""
         return f"{self.system}:{self.name}"
+
+    @property
+    def shown(self) -> tuple[Field, ...]:
+        """The fields that a table has unless others are asked for."""
+        return tuple(field for field in self.fields if field.name not in UNASKED)
 
 
 @dataclass(frozen=True, slots=True)

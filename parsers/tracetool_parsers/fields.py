@@ -17,7 +17,8 @@ import pyarrow as pa
 
 from .eventformat import Field
 from .gather import SIGNED, UNSIGNED, number_of
-from .loops import loop
+from .loops import index, loop
+from .memory import empty
 
 Array = npt.NDArray[Any]
 
@@ -31,13 +32,15 @@ class Rows:
 
     Attributes:
         words: uint32, what the records lie in.
-        starts: uint32 or int64, the word where each payload starts.
+        starts: int64, the word where each payload starts.
         lengths: int64, bytes of each payload.
+        swapped: whether their numbers are big endian.
     """
 
     words: Array
     starts: Array
     lengths: Array
+    swapped: bool = False
 
 
 def is_number(field: Field) -> bool:
@@ -57,7 +60,7 @@ def column(rows: Rows, field: Field) -> pa.Array | pa.ChunkedArray:
         return number_column(values, field, absent)
     places, sizes, absent = _spans(rows, field)
     make = _strings if field.is_string else _lists
-    return make(rows.words.view(np.uint8), places, sizes, absent, field)
+    return make(rows, places, sizes, absent, field)
 
 
 def numbers(rows: Rows, offset: int, size: int) -> tuple[Array, Array | None]:
@@ -66,6 +69,8 @@ def numbers(rows: Rows, offset: int, size: int) -> tuple[Array, Array | None]:
     starts = rows.starts[~absent].astype(np.int64) + offset // 4
     words = [rows.words[starts + i] for i in range((offset % 4 + size + 3) // 4)]
     present = number_of(offset, size, words)
+    if rows.swapped:
+        present = present.byteswap()
     if present.size == absent.size:
         return present, None
     values = np.zeros(absent.size, UNSIGNED[size])
@@ -75,7 +80,7 @@ def numbers(rows: Rows, offset: int, size: int) -> tuple[Array, Array | None]:
 
 def looked_up(values: Array, keys: Array) -> Array:
     """values[keys] (int32), and 0 for keys outside."""
-    out = np.empty(keys.size, np.int32)
+    out = empty(keys.size, np.int32)
     if keys.size:
         look_up.run(keys.size, values, keys, out)
     return out
@@ -86,8 +91,8 @@ def look_up(values: Array, keys: Array, out: Array) -> None:
     """Write the value of each key to `out`, 0 for keys outside."""
     size = len(values)
     for row in range(len(keys)):
-        key = keys[row]
-        out[row] = values[key] if 0 <= key < size else 0
+        key = keys[index(row)]
+        out[index(row)] = values[index(key)] if 0 <= key < size else 0
 
 
 def _spans(rows: Rows, field: Field) -> tuple[Array, Array, Array | None]:
@@ -120,15 +125,16 @@ def _spans(rows: Rows, field: Field) -> tuple[Array, Array, Array | None]:
     return rows.starts.astype(np.int64) * 4 + offsets, sizes, absent
 
 
-def _strings(data: Array, places: Array, sizes: Array, absent: Array | None, _: Field) -> pa.Array | pa.ChunkedArray:
-    until_nul = np.empty(sizes.size, np.int64)
-    measure.run(int(sizes.sum()) // 16, data, places, sizes, until_nul)
+def _strings(rows: Rows, places: Array, sizes: Array, absent: Array | None, _: Field) -> pa.Array | pa.ChunkedArray:
     chunks = []
-    for rows in _chunks(until_nul):
-        offsets, packed = _packed(data, places[rows], until_nul[rows])
-        validity = None if absent is None else pa.py_buffer(np.packbits(~absent[rows], bitorder="little"))
-        buffers = [validity, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(packed)]
-        chunks.append(_decoded(offsets.size - 1, buffers, packed))
+    for chosen in _chunks(sizes):
+        offsets = empty(places[chosen].size + 1, np.int32)
+        room = int(sizes[chosen].sum())
+        packed = empty(room // 4 + 1, np.uint32)
+        pack_texts.run(room // 8, rows.words, places[chosen], sizes[chosen], offsets, packed)
+        validity = None if absent is None else pa.py_buffer(np.packbits(~absent[chosen], bitorder="little"))
+        used = packed.view(np.uint8)[: offsets[-1]]
+        chunks.append(_decoded(offsets.size - 1, [validity, pa.py_buffer(offsets), pa.py_buffer(used)], used))
     return chunks[0] if len(chunks) == 1 else pa.chunked_array(chunks, pa.string())
 
 
@@ -141,15 +147,17 @@ def _decoded(rows: int, buffers: list[pa.Buffer | None], packed: Array) -> pa.Ar
     return decoded.take(names.indices)
 
 
-def _lists(data: Array, places: Array, sizes: Array, absent: Array | None, field: Field) -> pa.Array | pa.ChunkedArray:
+def _lists(rows: Rows, places: Array, sizes: Array, absent: Array | None, field: Field) -> pa.Array | pa.ChunkedArray:
     element = field.element or 1
     whole = sizes // element * element
     chunks = []
-    for rows in _chunks(whole):
-        offsets, packed = _packed(data, places[rows], whole[rows])
-        values = pa.array(packed.view((SIGNED if field.signed else UNSIGNED)[element]))
+    data = rows.words.view(np.uint8)
+    for chosen in _chunks(whole):
+        offsets, packed = _packed(data, places[chosen], whole[chosen])
+        values = packed.view((SIGNED if field.signed else UNSIGNED)[element])
+        values = pa.array(values.byteswap() if rows.swapped else values)
         ends = pa.array((offsets // element).astype(np.int32))
-        mask = None if absent is None else pa.array(absent[rows])
+        mask = None if absent is None else pa.array(absent[chosen])
         chunks.append(pa.ListArray.from_arrays(ends, values, mask=mask))
     return chunks[0] if len(chunks) == 1 else pa.chunked_array(chunks)
 
@@ -170,28 +178,57 @@ def _packed(data: Array, places: Array, sizes: Array) -> tuple[Array, Array]:
     """The bytes of all rows one after the other (uint8), and where each starts in them (int64, one more than rows)."""
     offsets = np.zeros(sizes.size + 1, np.int64)
     np.cumsum(sizes, out=offsets[1:])
-    packed = np.empty(int(offsets[-1]), np.uint8)
+    packed = empty(int(offsets[-1]), np.uint8)
     if packed.size:
         pack.run(places.size, data, places, offsets, packed)
     return offsets, packed
 
 
 @loop
-def measure(data: Array, places: Array, sizes: Array, out: Array) -> None:
-    """Write to `out` how many bytes there are before a NUL, at most `sizes`, from each place on."""
+def pack_texts(words: Array, places: Array, sizes: Array, offsets: Array, out: Array) -> None:
+    """Copy the bytes before a NUL, at most `sizes`, from each place (byte of `words`) on to the words of `out`, four at a time; write to
+    `offsets` where each row starts there, and where the last one ends.
+    """
+    pending = waiting = written = total = 0
     for row in range(len(places)):
-        at = places[row]
-        end = at + sizes[row]
-        while at < end and data[at]:
-            at += 1
-        out[row] = at - places[row]
+        offsets[index(row)] = total
+        place = places[index(row)]
+        left = sizes[index(row)]
+        while left > 0:
+            at = place >> 2
+            skipped = place & 3
+            four = (words[index(at)] & 0xFFFFFFFF) >> (skipped << 3)
+            if left > 4 - skipped:
+                four |= ((words[index(at + 1)] & 0xFFFFFFFF) << (32 - (skipped << 3))) & 0xFFFFFFFF if skipped else 0
+            count = min(left, 4)
+            # The lowest byte that is zero has its high bit set here, and no lower one has.
+            zeros = (four - 0x01010101) & ~four & 0x80808080
+            if zeros:
+                count = min(count, 0 if zeros & 0x80 else 1 if zeros & 0x8000 else 2 if zeros & 0x800000 else 3)
+            if count < 4:
+                four &= (1 << (count << 3)) - 1
+            pending |= four << (waiting << 3)
+            waiting += count
+            total += count
+            if waiting >= 4:
+                out[index(written)] = pending & 0xFFFFFFFF
+                written += 1
+                pending >>= 32
+                waiting -= 4
+            if count < 4:
+                break
+            place += 4
+            left -= 4
+    offsets[len(places)] = total
+    if waiting:
+        out[written] = pending
 
 
 @loop
 def pack(data: Array, places: Array, offsets: Array, out: Array) -> None:
     """Copy the bytes of each row to `out`, from offsets[row] up to offsets[row + 1]."""
     for row in range(len(places)):
-        at = places[row]
-        size = offsets[row + 1] - offsets[row]
+        at, first = places[row], offsets[row]
+        size = offsets[row + 1] - first
         for byte in range(size):
-            out[offsets[row] + byte] = data[at + byte]
+            out[index(first + byte)] = data[index(at + byte)]

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from typing import Final
 
-import numpy.typing as npt
 import pyarrow as pa
 
 from .options import CpuStat
-from .ringbuffer import FLAGGED, SOURCES, Gap, Records
+from .ringbuffer import FLAGGED, SOURCES
 from .streams import Stream
+from .survey import Gap
 
-#: Columns of the table: `events` null where their number is not known, times (ns, trace clock) null where they have no bound.
+#: Columns of the table: `cpu` -1 where it is not known, `events` null where their number is not, times (ns, trace clock) null where they
+#: have no bound.
 SCHEMA: Final = pa.schema(
     [
         pa.field("cpu", pa.int32(), nullable=False),
@@ -23,32 +24,32 @@ SCHEMA: Final = pa.schema(
     ]
 )
 
-Row = tuple[int, int | None, int | None, int | None, str]
+#: One loss: the columns of the table.
+Loss = tuple[int, int | None, int | None, int | None, str]
 
 
-def losses_table(records: Records, streams: tuple[Stream, ...], stats: Iterable[CpuStat]) -> pa.Table:
-    """The losses, one row each: those seen in the data by stream and place, then those that the kernel only counted.
-
-    Args:
-        records: with times in ns, and the gaps, which lie between the last event before and the first after.
-        streams: of the records.
-        stats: what the kernel counted for each CPU of the buffers that are read.
-    """
-    times = records.found.times
-    rows = [_gap_row(gap, streams[gap.stream], records.bounds, times) for gap in records.gaps]
-    rows += _counted(records, streams, stats, int(times.min()) if times.size else None)
-    columns = zip(*rows, strict=True) if rows else ((),) * len(SCHEMA)
+def losses_table(losses: Sequence[Loss]) -> pa.Table:
+    """Losses as a table, a row each."""
+    columns = zip(*losses, strict=True) if losses else ((),) * len(SCHEMA)
     return pa.table([pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)], SCHEMA)
 
 
-def _gap_row(gap: Gap, stream: Stream, bounds: npt.NDArray[Any], times: npt.NDArray[Any]) -> Row:
-    begin, end = int(bounds[gap.stream]), int(bounds[gap.stream + 1])
-    before = int(times[gap.event - 1]) if gap.event > begin else None
-    after = int(times[gap.event]) if gap.event < end else None
-    return stream.cpu, before, after, gap.events, gap.source
+def ring_losses(gaps: Sequence[Gap], streams: Sequence[Stream], stats: Iterable[CpuStat], start: int | None) -> list[Loss]:
+    """The losses of ring buffers: those seen in the data by stream and place, then those that the kernel only counted.
+
+    Args:
+        gaps: those seen in the data.
+        streams: of the gaps.
+        stats: what the kernel counted for each CPU of the buffers that are read.
+        start: the first time stamp of the trace (ns).
+    """
+    return [
+        *((streams[gap.stream].cpu, gap.before, gap.after, gap.events, gap.source) for gap in gaps),
+        *_counted(gaps, streams, stats, start),
+    ]
 
 
-def _counted(records: Records, streams: tuple[Stream, ...], stats: Iterable[CpuStat], start: int | None) -> list[Row]:
+def _counted(gaps: Sequence[Gap], streams: Sequence[Stream], stats: Iterable[CpuStat], start: int | None) -> list[Loss]:
     """Losses that the kernel counted and no sub-buffer shows.
 
     An overrun (old events overwritten before they were read) is also flagged in the next sub-buffer that is read, mostly with its
@@ -57,11 +58,11 @@ def _counted(records: Records, streams: tuple[Stream, ...], stats: Iterable[CpuS
     starts with the trace and has no end.
     """
     flagged: dict[tuple[str, int], list[int | None]] = {}
-    for gap in records.gaps:
+    for gap in gaps:
         if gap.source == SOURCES[FLAGGED]:
             stream = streams[gap.stream]
             flagged.setdefault((stream.buffer, stream.cpu), []).append(gap.events)
-    rows: list[Row] = []
+    rows: list[Loss] = []
     for stat in stats:
         seen = flagged.get((stat.buffer, stat.cpu), [])
         unseen = 0 if None in seen else stat.overrun - sum(events or 0 for events in seen)

@@ -8,14 +8,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from typing import Final
+from typing import Final, NamedTuple
 
-from .cursor import Cursor, text
+import numpy as np
+
+from .cursor import LONGEST_NAME, Cursor, text
+from .errors import ParseError
+from .timefix import ClockSamples, Numbers, TimeFix
 
 #: More than any writer has options; keeps a damaged chain from being followed for ever.
 MOST_OPTIONS: Final = 100_000
+#: More mappings than a few hundred processes have; each takes many times its bytes in the file.
+MOST_MAPS: Final = 1 << 18
+#: Linux, NR_CPUS on the largest machines; all guests of a host together have no more than eight times as many.
+_MOST_CPUS: Final = 8192
+_MOST_VCPUS: Final = 8 * _MOST_CPUS
 
 
 class Option(IntEnum):
@@ -60,53 +69,115 @@ class CpuStat:
     dropped: int
 
 
+class Damage(NamedTuple):
+    """What is missing of the metadata, where the rest can be read without it: byte of the file, and what is wrong there."""
+
+    offset: int
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessMaps:
+    """What a process had mapped from files when it ended: `trace-cmd record --proc-map`.
+
+    Attributes:
+        pid: the process.
+        name: its program.
+        maps: begin and end address (bytes, the end excluded) and the file, as stored.
+    """
+
+    pid: int
+    name: str
+    maps: tuple[tuple[int, int, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """A guest that was recorded together with this host.
+
+    Attributes:
+        name: of the guest.
+        trace_id: as the guest's own file has it (`Options.trace_id`).
+        vcpus: virtual CPU -> the host's thread that runs it.
+    """
+
+    name: str
+    trace_id: int
+    vcpus: Mapping[int, int]
+
+
 @dataclass
 class Options:
-    """The options of a file that are of use, as they are met.
+    """The options of a file, as they are met.
 
     Attributes:
         uname: "Linux HOST RELEASE MACHINE".
         writer: version of the trace-cmd that wrote the file.
         clock: name of the trace clock, where an option names it.
         has_clock: whether there was a TRACECLOCK option, even an empty one: v6 then stores the clock after the CPU table.
-        shift_ns: nanoseconds to add to every time stamp (DATE, OFFSET).
-        tsc: multiplier and shift that turn the clock's ticks into nanoseconds.
+        times: how time stamps become nanoseconds (DATE, OFFSET, TIME_SHIFT, TSC2NSEC).
         cpus: number of CPUs.
+        trace_id: number of this recording, by which those of host and guests name each other.
+        peer_id: of a guest: number of the host's recording.
+        guests: of a host: its guests.
+        procmaps: one each process that was asked for.
+        hooks: what `trace-cmd record -H` was asked to pair, as written.
+        last_boot: instance -> what a buffer that outlived a boot says of the kernel that filled it.
         buffers: contents of the BUFFER options, and the CPU count that follows one whose count is its own (v6).
+        texts: contents of the BUFFER_TEXT options (v7).
         sections: v7 section id -> byte offset of its header.
         stats: one row a CPUSTAT option.
+        damage: what is damaged of the options.
         notes: what was skipped, for the user.
         stats_of: the buffer that further CPUSTAT options are about.
         last: id of the last option.
+        taken: how many there were.
     """
 
     uname: str | None = None
     writer: str | None = None
     clock: str | None = None
     has_clock: bool = False
-    shift_ns: int = 0
-    tsc: tuple[int, int] | None = None
+    times: TimeFix = field(default_factory=TimeFix)
     cpus: int | None = None
+    trace_id: int | None = None
+    peer_id: int | None = None
+    guests: list[Guest] = field(default_factory=list)
+    procmaps: list[ProcessMaps] = field(default_factory=list)
+    hooks: list[str] = field(default_factory=list)
+    last_boot: dict[str, str] = field(default_factory=dict)
     buffers: list[tuple[Cursor, int | None]] = field(default_factory=list)
+    texts: list[Cursor] = field(default_factory=list)
     sections: dict[int, int] = field(default_factory=dict)
     stats: list[CpuStat] = field(default_factory=list)
+    damage: list[Damage] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     stats_of: str = ""
     last: int = 0
+    taken: int = 0
 
     def add(self, kind: int, body: Cursor) -> None:
-        """Take in one option of id `kind`; what is unknown is noted and left out.
+        """Take in one option of id `kind`; what is unknown or damaged is noted and left out.
 
         Raises:
-            ParseError: the option is too short for its kind.
+            ParseError: it is one too many.
         """
+        self.taken += 1
+        if self.taken > MOST_OPTIONS:
+            raise body.error("the options have no end", "the file is damaged")
+        try:
+            self._take(kind, body)
+        except ParseError as error:
+            self.damage.append(Damage(error.offset or body.offset, f"option {kind} is damaged: {error.message}"))
+        self.last = kind
+
+    def _take(self, kind: int, body: Cursor) -> None:
         if Option.HEADER_INFO <= kind <= Option.CMDLINES:
             self.sections[kind] = body.u64("offset of a section")
         elif kind in _TAKEN_IN:
             _TAKEN_IN[kind](self, body)
         elif kind not in _LEFT_OUT:
             self.notes.append(f"unknown option {kind} at byte {body.offset} skipped ({body.left} bytes)")
-        self.last = kind
 
 
 def _take_uname(options: Options, body: Cursor) -> None:
@@ -146,25 +217,92 @@ def _take_offset(options: Options, body: Cursor) -> None:
 def _take_shift(options: Options, body: Cursor, unit_ns: int) -> None:
     at, number = body.offset, text(body.rest())
     shift = _c_integer(number)
-    if shift is None or abs(options.shift_ns + shift * unit_ns) >= 1 << 62:
+    if shift is None or abs(options.times.shift_ns + shift * unit_ns) >= 1 << 62:
         options.notes.append(f"a time offset at byte {at} is not possible: {number[:40]!r}; not applied")
     else:
-        options.shift_ns += shift * unit_ns
+        options.times = replace(options.times, shift_ns=options.times.shift_ns + shift * unit_ns)
 
 
 def _take_tsc(options: Options, body: Cursor) -> None:
-    options.tsc = body.u32("clock multiplier"), body.u32("clock shift")
+    multiplier, shift = body.u32("clock multiplier"), body.u32("clock shift")
+    # The u64 offset that follows is what the recorder's clock started from: trace-cmd reads it and does not use it, either.
+    if shift > 63:
+        options.notes.append(f"option TSC2NSEC has an impossible shift of {shift}: times are ticks of the clock")
+    elif multiplier:
+        options.times = replace(options.times, tsc=(multiplier, shift))
 
 
 def _take_time_shift(options: Options, body: Cursor) -> None:
-    options.notes.append(f"option TIME_SHIFT at byte {body.offset} is not applied: times are those of the guest's own clock")
+    """A guest's clock against its host's; trace-cmd applies it whether the host's file is read along or not."""
+    options.peer_id = body.u64("trace id of the host")
+    interpolate = bool(body.u32("flags of the time shift") & 1)
+    cpus = body.count(4, 4, "CPUs of the time shift")
+    if cpus > _MOST_CPUS:
+        raise body.error(f"a guest of {cpus} CPUs is not possible")
+    read = [_samples(body) for _ in range(cpus)]
+    # Scalings without fractions are whole numbers: the fractions came later.
+    fractions = [_numbers(body, times.size, "fractions") if body.left else np.zeros_like(times) for times, _, _ in read]
+    if any((bits > 63).any() for bits in fractions):
+        options.notes.append(f"option TIME_SHIFT at byte {body.offset} has impossible fractions: times are those of the guest's own clock")
+        return
+    host = tuple(ClockSamples.of(*three, bits) if bits.size else None for three, bits in zip(read, fractions, strict=True))
+    options.times = replace(options.times, host=host, interpolate=interpolate)
+
+
+def _samples(body: Cursor) -> tuple[Numbers, Numbers, Numbers]:
+    count = body.count(4, 24, "samples of the time shift")
+    return _numbers(body, count, "times"), _numbers(body, count, "offsets"), _numbers(body, count, "scalings")
+
+
+def _numbers(body: Cursor, count: int, what: str) -> Numbers:
+    block = body.take(8 * count, f"{what} of the time shift")
+    return np.frombuffer(block, "<u8" if body.order == "little" else ">u8").astype(np.uint64)
+
+
+def _take_trace_id(options: Options, body: Cursor) -> None:
+    options.trace_id = body.u64("trace id")
+
+
+def _take_guest(options: Options, body: Cursor) -> None:
+    name, trace_id = body.string("name of a guest"), body.u64("trace id of a guest")
+    count = body.count(4, 8, "CPUs of a guest")
+    if count + sum(len(guest.vcpus) for guest in options.guests) > _MOST_VCPUS:
+        raise body.error(f"a guest of {count} more CPUs is not possible", "the file is damaged")
+    options.guests.append(Guest(name, trace_id, {entry[0]: entry[1] for entry in body.records("II", count, "CPUs of a guest")}))
+
+
+def _take_procmaps(options: Options, body: Cursor) -> None:
+    at = body.offset
+    head, _, listed = text(body.rest()).partition("\n")
+    process = re.match(r"([0-9a-f]{1,8}) [0-9a-f]{1,8} (.*)", head)
+    left = MOST_MAPS - sum(len(process.maps) for process in options.procmaps)
+    if process is None or listed.count("\n") > left:
+        options.notes.append(f"option PROCMAPS at byte {at} is no list of mappings; skipped")
+        return
+    # All numbers are hexadecimal, the process, too: trace-cmd, tracecmd/trace-record.c, add_pid_maps; names may hold spaces.
+    found = re.findall(r"^([0-9a-f]{1,16}) ([0-9a-f]{1,16}) (.+)$", listed, re.MULTILINE)
+    maps = tuple((int(begin, 16), int(end, 16), file) for begin, end, file in found)
+    options.procmaps.append(ProcessMaps(int(process[1], 16), process[2], maps))
+
+
+def _take_hook(options: Options, body: Cursor) -> None:
+    options.hooks.append(text(body.rest()))
+
+
+def _take_last_boot(options: Options, body: Cursor) -> None:
+    instance, _, told = text(body.rest()).partition(":")
+    options.last_boot[instance] = told
+
+
+def _take_text(options: Options, body: Cursor) -> None:
+    options.texts.append(body)
 
 
 def _take_stat(options: Options, body: Cursor) -> None:
-    stat = text(body.rest())
-    buffer = re.match(r"\s*Buffer: (.*?)\s*$", stat)
+    stat = text(body.rest()[:LONGEST_NAME])
+    buffer = re.match(r"\s*Buffer: ([^\n]*)", stat)
     if buffer:
-        options.stats_of = buffer[1]
+        options.stats_of = buffer[1].rstrip()
         return
     numbers = {key.strip(): int(value) for key, value in re.findall(r"^([A-Za-z ]+): (\d{1,18})\s*$", stat, re.MULTILINE)}
     if "CPU" in numbers and numbers["CPU"] < 1 << 31:
@@ -178,13 +316,19 @@ _TAKEN_IN: Final[Mapping[int, Callable[[Options, Cursor], None]]] = {
     Option.BUFFER: _take_buffer,
     Option.TRACECLOCK: _take_clock,
     Option.UNAME: _take_uname,
+    Option.HOOK: _take_hook,
     Option.OFFSET: _take_offset,
     Option.CPUCOUNT: _take_cpus,
     Option.VERSION: _take_writer,
+    Option.PROCMAPS: _take_procmaps,
+    Option.TRACEID: _take_trace_id,
     Option.TIME_SHIFT: _take_time_shift,
+    Option.GUEST: _take_guest,
     Option.TSC2NSEC: _take_tsc,
+    Option.BUFFER_TEXT: _take_text,
+    Option.LAST_BOOT_INFO: _take_last_boot,
 }
-#: Known, and of no use to the events: not worth a note.
+#: Known, and of no use to the events (strings that describe sections, BTF, modules): not worth a note.
 _LEFT_OUT: Final = frozenset(Option) - frozenset(_TAKEN_IN)
 
 

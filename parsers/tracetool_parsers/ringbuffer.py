@@ -1,32 +1,29 @@
 """Sub-buffers of a ring buffer -> where each record starts, how long it is, when it was made and of which event it is.
 
 The layout is the kernel's (Linux, include/linux/ring_buffer.h and kernel/trace/ring_buffer.c: `struct buffer_data_page`,
-`rb_event_length`): a sub-buffer is a u64 time stamp, a word `commit` with the number of bytes used and two flags of lost events, then
+`rb_event_length`): a sub-buffer is a u64 time stamp, a long `commit` with the number of bytes used and two flags of lost events, then
 records of 4-byte words. Reading it is one pass over the words, in which every length is checked before it is used.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from .eventformat import Common
-from .loops import loop, part
-from .streams import Stream
+from .loops import index, loop, part
 
 Array = npt.NDArray[Any]
 
-#: Words before the first record: time stamp, commit.
-HEADER_WORDS: Final = 4
 #: Flags and number in `commit`: Linux, kernel/trace/ring_buffer.c, RB_MISSED_EVENTS and RB_MISSED_STORED; libtraceevent, COMMIT_MASK.
 MISSED: Final = 1 << 31
 MISSED_STORED: Final = 1 << 30
 COMMIT_MASK: Final = (1 << 27) - 1
+_DELTA: Final = (1 << 27) - 1
 
-#: Kinds of record in the low 5 bits of its header; 1..28 are data of as many words, 0 is data with its length in the next word.
+#: Kinds of record in five bits of its header; 1..28 are data of as many words, 0 is data with its length in the next word.
 PADDING: Final = 29
 TIME_EXTEND: Final = 30
 TIME_STAMP: Final = 31
@@ -40,115 +37,71 @@ BAD_RECORD: Final = 4
 BAD_TIME: Final = 5
 SOURCES: Final = ("", "sub-buffer flag", "truncated file", "damaged sub-buffer", "damaged record", "damaged time stamp")
 
-#: More than a sub-buffer holds.
-MOST_LENGTH: Final = (1 << 31) - 1
-
-#: A gap takes four numbers: the event before which it is, its kind, how many events (-1: not known), the word of its sub-buffer.
+#: A gap takes four numbers: the record before which it is, its kind, how many events (-1: not known), the word of its sub-buffer.
 GAP: Final = 4
+#: A record's payload as one number: the word where it starts, shifted, and its bytes. No record is larger than a sub-buffer.
+SPOT_SHIFT: Final = 21
+SPOT_LENGTH: Final = (1 << SPOT_SHIFT) - 1
+#: The group of an event that nobody asked for.
+UNWANTED: Final = -1
+EVENTS: Final = 1 << 16
+
+#: Places in the state of a stream: the greatest time so far, whether time ever went back.
+LATEST: Final = 0
+WENT_BACK: Final = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """Events that are missing before event number `event` of a stream (counted over all streams).
+class Layout(NamedTuple):
+    """How a file's records lie.
 
     Attributes:
-        stream: number of the stream.
-        event: the first event after the gap; the end of the stream where there is none.
-        source: as in the losses table.
-        events: how many are missing, None where it is not known.
-        offset: byte offset in the file.
+        type_at: byte of the u16 `common_type` in a record.
+        least: bytes of the smallest possible record.
+        long_words: words of a kernel's long, 1 or 2.
+        swapped: 1 where the file is big endian, else 0.
     """
 
-    stream: int
-    event: int
-    source: str
-    events: int | None
-    offset: int
+    type_at: int
+    least: int
+    long_words: int
+    swapped: int
+
+    @classmethod
+    def of(cls, common: Common, long_size: int, order: str) -> Layout:
+        """Of a file with such common fields, kernel and byte order."""
+        return cls(common.type_at, common.size, long_size // 4, int(order == "big"))
+
+    def most_records(self, page_size: int) -> int:
+        """More records than a sub-buffer of so many bytes holds."""
+        return page_size // 4 // (1 + (self.least + 3) // 4) + 1
 
 
-class Found(NamedTuple):
-    """The records of all streams, one stream after the other, each in file order; what the loops pass on.
+class Ahead(NamedTuple):
+    """Records that were found and not yet passed on: each stream has a stretch of these arrays.
 
     Attributes:
-        starts: uint32 (int64 where there are more than 16 GiB of words), the word where a record's payload starts.
-        lengths: int32, bytes of payload.
+        spots: int64, where the payload is (SPOT_SHIFT).
         times: int64, time stamps.
-        ids: uint16, `common_type`.
-        counts: int64, 65536 numbers: records of each id.
-        shortest: int32, 65536 numbers: the least length of the records of each id.
+        groups: int32, which of the tables asked for it belongs to, UNWANTED for none.
     """
 
-    starts: Array
-    lengths: Array
+    spots: Array
     times: Array
-    ids: Array
-    counts: Array
-    shortest: Array
+    groups: Array
 
-    def first(self, events: int) -> Found:
-        """The first so many records, not copied."""
-        return Found(self.starts[:events], self.lengths[:events], self.times[:events], self.ids[:events], self.counts, self.shortest)
-
-
-@dataclass(frozen=True, slots=True)
-class Records:
-    """What a pass over all streams found.
-
-    Attributes:
-        found: the records; their times are in units of the trace clock.
-        bounds: int64, for each stream its first record, and the number of records at the end.
-        gaps: what is missing, in the order of the records.
-    """
-
-    found: Found
-    bounds: Array
-    gaps: tuple[Gap, ...]
-
-
-def scan_streams(words: Array, streams: tuple[Stream, ...], common: Common) -> Records:
-    """Find all records of the streams.
-
-    Args:
-        words: uint32, the bytes that the streams lie in.
-        streams: which words, of which CPU.
-        common: where a record has its event id.
-    """
-    # A record is a header word and at least the common fields: no stream holds more records than this.
-    room = sum((stream.end - stream.begin) // (1 + (common.size + 3) // 4) for stream in streams)
-    start = np.uint32 if words.size < 1 << 32 else np.int64
-    found = Found(
-        starts=np.empty(room, start),
-        lengths=np.empty(room, np.int32),
-        times=np.empty(room, np.int64),
-        ids=np.empty(room, np.uint16),
-        counts=np.zeros(1 << 16, np.int64),
-        shortest=np.full(1 << 16, MOST_LENGTH, np.int32),
-    )
-    bounds, gaps = [0], list[Gap]()
-    for number, stream in enumerate(streams):
-        pages = -(-(stream.end - stream.begin) // stream.stride)
-        missing = np.empty(2 * GAP * pages, np.int64)
-        stretch = (stream.begin, stream.end, stream.stride)
-        event, gap = scan.run(room // 4, words, *stretch, common.type_at, common.size, bounds[-1], found, missing)
-        gaps += _gaps(number, stream, event, missing[: GAP * gap].reshape(-1, GAP).tolist())
-        bounds.append(event)
-    return Records(found.first(bounds[-1]), np.array(bounds, np.int64), tuple(gaps))
-
-
-def _gaps(number: int, stream: Stream, end: int, found: list[list[int]]) -> list[Gap]:
-    gaps = [
-        Gap(number, event, SOURCES[kind], None if events < 0 else events, stream.offset_of(word)) for event, kind, events, word in found
-    ]
-    # The file may end between two sub-buffers: nothing in the words shows it.
-    if stream.broken is not None and not any(kind == CUT_OFF for _, kind, _, _ in found):
-        gaps.append(Gap(number, end, stream.broken, None, stream.broken_at))
-    return gaps
+    @classmethod
+    def room(cls, records: int) -> Ahead:
+        """Room for so many records."""
+        return cls(np.empty(records, np.int64), np.empty(records, np.int64), np.empty(records, np.int32))
 
 
 @part
-def word(words: Array, at: int) -> int:
+def word(words: Array, at: int, swapped: int) -> int:
     """The word at `at` as a number that does not overflow: 64 bits wide when compiled."""
-    return words[at] & 0xFFFFFFFF  # type: ignore[no-any-return]
+    value = words[index(at)] & 0xFFFFFFFF
+    if swapped:
+        value = (value >> 24) | ((value >> 8) & 0xFF00) | ((value << 8) & 0xFF0000) | ((value & 0xFF) << 24)
+    return value  # type: ignore[no-any-return]
 
 
 @part
@@ -157,51 +110,72 @@ def scan_page(
     at: int,
     limit: int,
     time: int,
-    type_at: int,
-    least: int,
+    layout: Layout,
+    groups: Array,
+    keep: int,
+    counts: Array,
+    state: Array,
+    ahead: Ahead,
     event: int,
-    found: Found,
 ) -> tuple[int, int]:
-    """Note the records of one sub-buffer, which lie in words[at:limit]; returns the next event's number and what is wrong."""
+    """Note the records of one sub-buffer, which lie in words[at:limit]; returns the next record's number and what is wrong."""
+    swapped = layout.swapped
+    least = layout.least
+    type_word = layout.type_at >> 2
+    # Of the two halves of a word the first byte's is the low one, in a big-endian file the high one.
+    type_shift = ((layout.type_at & 2) ^ (2 if swapped else 0)) << 3
+    latest = state[LATEST]
+    fault = FINE
     while at < limit:
-        head = word(words, at)
-        kind, delta = head & 31, head >> 5
-        if kind == PADDING and delta == 0:
-            return event, FINE
-        if kind == 0 or kind >= PADDING:
-            if at + 1 >= limit:
-                return event, BAD_RECORD
-            second = word(words, at + 1)
-        if kind == PADDING:
-            # An event that was taken back; later deltas count from it. Its length may reach past the end: then it was the last.
-            time += delta
-            at += 1 + ((second + 3) >> 2)
-            continue
-        if kind >= TIME_EXTEND:
-            extended = (second << 27) + delta
-            # An absolute stamp has 59 bits; the five above are those of the sub-buffer's own.
-            time = time + extended if kind == TIME_EXTEND else ((time >> 59) << 59) | extended
-            if time >> 62:
-                return event, BAD_TIME
-            at += 2
-            continue
-        if kind == 0:
-            length, start = second - 4, at + 2
+        head = word(words, at, swapped)
+        if swapped:
+            kind, delta = head >> 27, head & _DELTA
         else:
-            length, start = kind * 4, at + 1
-        at = start + ((length + 3) >> 2)
+            kind, delta = head & 31, head >> 5
+        if 0 < kind < PADDING:
+            start, length = at + 1, kind << 2
+            at = start + kind
+        else:
+            if kind == PADDING and delta == 0:
+                break
+            if at + 1 >= limit:
+                fault = BAD_RECORD
+                break
+            second = word(words, at + 1, swapped)
+            if kind == PADDING:
+                # An event that was taken back; later deltas count from it. Its length may reach past the end: then it was the last.
+                time += delta
+                at += 1 + ((second + 3) >> 2)
+                continue
+            if kind >= TIME_EXTEND:
+                extended = (second << 27) + delta
+                # An absolute stamp has 59 bits; the five above are those of the sub-buffer's own.
+                time = time + extended if kind == TIME_EXTEND else ((time >> 59) << 59) | extended
+                if time >> 62:
+                    fault = BAD_TIME
+                    break
+                at += 2
+                continue
+            start, length = at + 2, second - 4
+            at = start + ((length + 3) >> 2)
         if length < least or at > limit:
-            return event, BAD_RECORD
+            fault = BAD_RECORD
+            break
         time += delta
-        number = (word(words, start + (type_at >> 2)) >> ((type_at & 2) * 8)) & 0xFFFF
-        found.starts[event] = start
-        found.lengths[event] = length
-        found.times[event] = time
-        found.ids[event] = number
-        found.counts[number] += 1
-        found.shortest[number] = min(found.shortest[number], length)
-        event += 1
-    return event, FINE
+        number = (word(words, start + type_word, swapped) >> type_shift) & 0xFFFF
+        counts[index(number)] += 1
+        if time < latest:
+            state[WENT_BACK] = 1
+        else:
+            latest = time
+        group = groups[index(number)]
+        if group >= 0 or keep:
+            ahead.spots[index(event)] = (start << SPOT_SHIFT) | length
+            ahead.times[index(event)] = time
+            ahead.groups[index(event)] = group
+            event += 1
+    state[LATEST] = latest
+    return event, fault
 
 
 @loop
@@ -210,48 +184,63 @@ def scan(
     begin: int,
     end: int,
     stride: int,
-    type_at: int,
-    least: int,
+    layout: Layout,
+    groups: Array,
+    keep: int,
+    counts: Array,
+    state: Array,
+    ahead: Ahead,
     event: int,
-    found: Found,
+    room: int,
+    most: int,
     gaps: Array,
-) -> tuple[int, int]:
-    """Note the records of one stream, the sub-buffers of `stride` words in words[begin:end].
+) -> tuple[int, int, int]:
+    """Note the records of one stream, the sub-buffers of `stride` words in words[begin:end], as long as there is room.
 
-    Records are written from number `event` on; at most two gaps a sub-buffer are written to `gaps`. A sub-buffer that is damaged is
-    read up to the damage, and the next one after it.
+    Records of events that have a group are written to `ahead` from number `event` on and before number `room`, those of all other events
+    only where `keep` is 1; a sub-buffer holds at most `most`. Every record is counted in `counts`. At most two gaps a sub-buffer are
+    written to `gaps`. A sub-buffer that is damaged is read up to the damage, and the next one after it.
 
     Returns:
-        the number after the last event, and the number of gaps.
+        the word of the next sub-buffer, the number after the last record, the number of gaps.
     """
+    swapped = layout.swapped
     gap = 0
-    for page in range(begin, end, stride):
+    most_gaps = len(gaps) // GAP - 2
+    header = 2 + layout.long_words
+    page = begin
+    while page < end and event + most <= room and gap <= most_gaps:
         stop = min(page + stride, end)
         fault = FINE
-        if page + HEADER_WORDS > stop:
+        if page + header > stop:
             fault = CUT_OFF
         else:
-            time = word(words, page) | (word(words, page + 1) << 32)
-            commit = word(words, page + 2)
-            first = page + HEADER_WORDS
+            high = 0 if swapped else 1
+            top = word(words, page + high, swapped)
+            time = word(words, page + 1 - high, swapped) | (top << 32)
+            # `commit` is a long, and its flags are in the low 32 bits.
+            commit = word(words, page + 2 + (layout.long_words - 1 if swapped else 0), swapped)
+            first = page + header
             used = first + ((commit & COMMIT_MASK) >> 2)
             if commit & MISSED:
                 lost = -1
-                if commit & MISSED_STORED and used + 2 <= stop:
+                if commit & MISSED_STORED and used + layout.long_words <= stop:
                     # The kernel counts in a long; more than 31 bits of it are not a count.
-                    lost = word(words, used) if word(words, used + 1) == 0 else -1
+                    lost = word(words, used + (layout.long_words - 1 if swapped else 0), swapped)
+                    if layout.long_words == 2 and word(words, used + high, swapped) != 0:
+                        lost = -1
                 gaps[gap * GAP] = event
                 gaps[gap * GAP + 1] = FLAGGED
                 gaps[gap * GAP + 2] = lost
                 gaps[gap * GAP + 3] = page
                 gap += 1
-            if word(words, page + 1) >> 30:
+            if top >> 30:
                 fault = BAD_TIME
             elif used > page + stride:
                 fault = BAD_COMMIT
             else:
                 limit = min(used, stop)
-                event, fault = scan_page(words, first, limit, time, type_at, least, event, found)
+                event, fault = scan_page(words, first, limit, time, layout, groups, keep, counts, state, ahead, event)
                 if limit < used:
                     fault = CUT_OFF
         if fault != FINE:
@@ -260,4 +249,5 @@ def scan(
             gaps[gap * GAP + 2] = -1
             gaps[gap * GAP + 3] = page
             gap += 1
-    return event, gap
+        page += stride
+    return min(page, end), event, gap

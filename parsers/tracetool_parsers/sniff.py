@@ -3,69 +3,130 @@
 from __future__ import annotations
 
 import codecs
-import os
-import stat
-from typing import Final, Literal
+from enum import StrEnum
+from typing import Final
 
-from .errors import ParseError, TraceError
+from .errors import ParseError, UnknownEvent
 
 #: First bytes of a trace.dat, either version: trace-cmd, lib/trace-cmd/trace-input.c (`tracecmd_alloc_fd`).
 TRACE_DAT_MAGIC: Final = b"\x17\x08Dtracing"
 
-Format = Literal["trace.dat"]
+#: How much of a text is looked at.
+TEXT_HEAD: Final = 1 << 16
 
-#: Formats that are recognised and not read: first bytes -> what it is, what to do.
+
+class Format(StrEnum):
+    """The formats that are read, by the names that a user gives."""
+
+    trace_dat = "trace.dat"
+    perf_data = "perf.data"
+    ftrace_text = "ftrace-text"
+    trace_cmd_text = "trace-cmd-text"
+    perf_script = "perf-script"
+    parquet = "parquet"
+    arrow = "arrow"
+
+
+TEXTS: Final = (Format.ftrace_text, Format.trace_cmd_text, Format.perf_script)
+
+#: First bytes -> format. perf writes PERFILE2 as a number of its own byte order: Linux, tools/perf/util/header.c (`__perf_magic2`).
+#: An Arrow stream has no magic, but starts with a message: Arrow Columnar Format, "Encapsulated message format".
+_MAGICS: Final = (
+    (TRACE_DAT_MAGIC, Format.trace_dat),
+    (b"PERFILE2", Format.perf_data),
+    (b"2ELIFREP", Format.perf_data),
+    (b"PAR1", Format.parquet),
+    (b"ARROW1\0\0", Format.arrow),
+    (b"\xff\xff\xff\xff", Format.arrow),
+)
+
+#: Recognised and not read: first bytes -> what it is, what to do.
 _NOT_READ: Final = (
-    (b"PERFILE2", "a perf.data file", "perf.data is not read yet; record with `trace-cmd record`"),
-    (b"2ELIFREP", "a perf.data file of a big-endian machine", "perf.data is not read yet; record with `trace-cmd record`"),
-    (b"\x1f\x8b", "compressed with gzip", "unpack it first: gzip -d"),
-    (b"\xfd7zXZ\x00", "compressed with xz", "unpack it first: xz -d"),
-    (b"\x28\xb5\x2f\xfd", "compressed with zstd", "unpack it first: zstd -d"),
     (b"BZh", "compressed with bzip2", "unpack it first: bzip2 -d"),
+    (b"PERFFILE", "a perf.data file of before Linux 2.6.39", "convert it with the perf that wrote it: perf script"),
+    (b"PARE", "an encrypted Parquet file", "decrypt it first"),
+    (b"PK\x03\x04", "a zip archive", "unpack it first: unzip"),
+)
+
+_EXPECTED: Final = (
+    "expected a trace.dat of `trace-cmd record`, a perf.data, the text of tracefs, `trace-cmd report` or `perf script`, "
+    "or what `tracetool export` wrote"
 )
 
 
-def sniff(path: str) -> Format:
-    """The format of the file at `path`.
+def format_named(name: str) -> Format:
+    """The format of that name.
 
     Raises:
-        TraceError: there is no such file, it cannot be read, or it is not a regular file.
-        ParseError: the file is empty, text, or of a format that is not read.
+        UnknownEvent: there is none; the hint lists those that there are.
     """
     try:
-        mode = os.stat(path).st_mode
-        if stat.S_ISDIR(mode):
-            raise TraceError("is a directory", path=path, hint="name the trace file inside it")
-        if not stat.S_ISREG(mode):
-            raise TraceError("is not a regular file", path=path, hint="save it to a file first; pipes and devices cannot be mapped")
-        with open(path, "rb") as file:
-            head = file.read(512)
-    except OSError as error:
-        raise TraceError(f"cannot be read: {error.strerror}", path=path, hint="check the path and its permissions") from error
-    except ValueError as error:
-        raise TraceError("is not a possible path", path=path, hint="check the path") from error
-    return _of_head(head, path)
+        return Format(name)
+    except ValueError:
+        raise UnknownEvent.among("format", name, [form.value for form in Format]) from None
 
 
-def _of_head(head: bytes, path: str) -> Format:
-    if head.startswith(TRACE_DAT_MAGIC):
-        return "trace.dat"
+def sniff(data: memoryview, path: str) -> Format:
+    """The format of a file whose bytes are `data`.
+
+    Raises:
+        ParseError: it is empty, cut off inside its magic, or of no format that is read.
+    """
+    head = bytes(data[:TEXT_HEAD])
+    found = _told(head)
+    if found is not None:
+        return found
     if not head:
         raise ParseError("is empty", path=path, offset=0, hint="the recording did not finish, or the copy failed")
-    if TRACE_DAT_MAGIC.startswith(head):
-        raise ParseError("ends inside the magic of a trace.dat", path=path, offset=len(head), hint="the file is cut off; copy it again")
+    for magic, form in _MAGICS:
+        if magic.startswith(head):
+            raise ParseError(f"ends inside the magic of a {form}", path=path, offset=len(head), hint="the file is cut off; copy it again")
     for magic, what, hint in _NOT_READ:
         if head.startswith(magic):
             raise ParseError(f"is {what}", path=path, offset=0, hint=hint)
     if _is_text(head):
-        raise ParseError("is a text file", path=path, offset=0, hint="text traces are not read yet; give the trace.dat that it came from")
-    raise ParseError("is not a trace: unknown magic", path=path, offset=0, hint="expected a trace.dat, as `trace-cmd record` writes it")
+        hint = "--input-format forces a reader: " + ", ".join(TEXTS)
+        raise ParseError("is a text file, and not one that a tracer wrote", path=path, offset=0, hint=hint)
+    raise ParseError("is not a trace: unknown magic", path=path, offset=0, hint=_EXPECTED)
+
+
+def forced(data: memoryview, form: Format, path: str) -> Format:
+    """The format that a user forces, where the bytes can be of it: what has a magic must have it, and what has one is no text.
+
+    Raises:
+        ParseError: they cannot.
+    """
+    head = bytes(data[:TEXT_HEAD])
+    found = _told(head)
+    if found == form or (form in TEXTS and (found is None or found in TEXTS)):
+        return form
+    hint = f"it looks like {found}: leave --input-format out" if found else "leave --input-format out, and it is told what the file is"
+    raise ParseError(f"is no {form}", path=path, offset=0, hint=hint)
+
+
+def _told(head: bytes) -> Format | None:
+    for magic, form in _MAGICS:
+        if head.startswith(magic):
+            return form
+    return _text_format(head) if _is_text(head) else None
+
+
+def _text_format(head: bytes) -> Format | None:
+    from .textsniff import text_kind
+
+    kinds = {
+        "ftrace text": Format.ftrace_text,
+        "trace-cmd report text": Format.trace_cmd_text,
+        "perf script text": Format.perf_script,
+    }
+    kind = text_kind(head)
+    return None if kind is None else kinds[kind]
 
 
 def _is_text(head: bytes) -> bool:
     try:
         # A character may be cut at the end of what was read.
-        decoded = codecs.getincrementaldecoder("utf-8")().decode(head)
+        decoded = codecs.getincrementaldecoder("utf-8")().decode(head[:512])
     except UnicodeDecodeError:
         return False
-    return all(character >= " " or character in "\t\n\r\f\x1b" for character in decoded)
+    return bool(decoded) and all(character >= " " or character in "\t\n\r\f\x1b" for character in decoded)

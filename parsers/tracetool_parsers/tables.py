@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from .eventformat import Common, Field
-from .fields import Rows, column, is_number, looked_up, number_column
-from .gather import gather_numbers
-from .loading import Loaded
-from .merge import Order, rows_of
-from .streams import Stream
+from .eventformat import Field
+from .fields import Rows, column, is_number, looked_up, number_column, numbers
+from .gather import SIGNED, UNSIGNED, Wanted, numbers_of
+from .reading import Collector, Lot
+from .ringbuffer import SPOT_LENGTH, SPOT_SHIFT
 
 Array = npt.NDArray[Any]
 
@@ -47,72 +46,140 @@ class CommNames:
 
     def column(self, tids: Array) -> pa.DictionaryArray:
         """The names of threads (int32)."""
-        return pa.DictionaryArray.from_arrays(pa.array(looked_up(self.lookup, tids)), self.names)
+        # Not checked again: numbers that were looked up are in range.
+        return pa.DictionaryArray.from_arrays(pa.array(looked_up(self.lookup, tids)), self.names, safe=False)
 
 
-def tables_of(loaded: Loaded, order: Order, common: Common, comm: CommNames, asked: Mapping[int, Sequence[Field]]) -> dict[int, pa.Table]:
-    """The tables of several events, decoded in one pass.
+@dataclass(frozen=True, slots=True)
+class Table:
+    """What a table is to have: its columns after those that all tables have."""
 
-    Args:
-        loaded: the records.
-        order: of the records.
-        common: where a record has its thread.
-        comm: the names of threads.
-        asked: event id -> the fields that are wanted of it.
+    fields: tuple[Field, ...]
+
+    @property
+    def numbers(self) -> list[Field]:
+        """The fields that are one number at the same place of each record."""
+        return [each for each in self.fields if is_number(each)]
+
+    @property
+    def wanted(self) -> Wanted:
+        """What is gathered for it."""
+        numbers = self.numbers
+        return Wanted(tuple((each.offset, each.size) for each in numbers), len(numbers) < len(self.fields))
+
+
+@dataclass
+class _Gathered:
+    """What was taken of one table: the pieces of each column, in order."""
+
+    columns: dict[str, list[pa.Array]] = field(default_factory=dict)
+    places: list[Array] = field(default_factory=list)
+    #: Numbers of records that are too short for some of them: row, then for each field its value and whether it is absent.
+    short: list[tuple[Array, list[tuple[Array, Array]]]] = field(default_factory=list)
+
+
+class Tables(Collector):
+    """Takes the rows of one part as Arrow arrays."""
+
+    def __init__(self, tables: Sequence[Table], comm: CommNames, buffers: Sequence[str], *, swapped: bool) -> None:
+        self._tables = tables
+        self._wanted = [table.wanted for table in tables]
+        self._comm = comm
+        self._buffers = pa.array(buffers, pa.string())
+        self._swapped = swapped
+        self._gathered = [_Gathered() for _ in tables]
+
+    def look(self, lot: Lot) -> None:
+        """Take strings, lists, and the numbers of short records."""
+        self._look_at_short(lot)
+        for number, table in enumerate(self._tables):
+            begin, end = int(lot.seen[number]), int(lot.plan.rows[number])
+            if not self._wanted[number].varying or begin == end:
+                continue
+            base = int(lot.plan.spots[number])
+            rows = self._rows(lot.words, lot.columns.spots[base + begin : base + end])
+            for each in table.fields:
+                if not is_number(each):
+                    self._add(number, each.column, column(rows, each))
+
+    def take(self, lot: Lot) -> None:
+        """Take times, CPUs, threads and numbers."""
+        for number, table in enumerate(self._tables):
+            begin, end = int(lot.begins[number]), int(lot.plan.rows[number])
+            if begin == end:
+                continue
+            columns = lot.columns
+            tids = columns.tids[begin:end]
+            tids = (tids.byteswap() if self._swapped else tids).view(np.int32)
+            self._add(number, "ts", pa.array(columns.times[begin:end]))
+            self._add(number, "cpu", pa.array(columns.cpus[begin:end]))
+            self._add(number, "tid", pa.array(tids))
+            self._add(number, "comm", self._comm.column(tids))
+            if len(columns.buffers):
+                self._add(number, "buffer", pa.DictionaryArray.from_arrays(pa.array(columns.buffers[begin:end]), self._buffers, safe=False))
+            if len(columns.places):
+                self._gathered[number].places.append(columns.places[begin:end])
+            values = numbers_of(self._wanted[number], lot.plan, columns, number, begin, end)
+            for at, (each, gathered) in enumerate(zip(table.numbers, values, strict=True)):
+                own = gathered.byteswap() if self._swapped else gathered
+                self._add(number, each.column, self._number_column(number, at, each, own, begin))
+            self._gathered[number].short.clear()
+
+    def finish(self, number: int, before: int) -> dict[str, list[pa.Array]]:
+        """The pieces of each column of a table; `before` is what to add to places."""
+        gathered = self._gathered[number]
+        if gathered.places:
+            gathered.columns["position"] = [pa.array(places + before) for places in gathered.places]
+        return gathered.columns
+
+    def _add(self, number: int, name: str, piece: pa.Array | pa.ChunkedArray) -> None:
+        pieces = piece.chunks if isinstance(piece, pa.ChunkedArray) else [piece]
+        self._gathered[number].columns.setdefault(name, []).extend(pieces)
+
+    def _rows(self, words: Array, spots: Array) -> Rows:
+        return Rows(words, spots >> SPOT_SHIFT, spots & SPOT_LENGTH, self._swapped)
+
+    def _look_at_short(self, lot: Lot) -> None:
+        rows, spots = lot.columns.short[: 2 * lot.short].reshape(-1, 2).T
+        for number in np.unique(np.searchsorted(lot.plan.ends, rows, "right")).tolist():
+            own = (rows >= lot.begins[number]) & (rows < lot.plan.rows[number])
+            records = self._rows(lot.words, spots[own])
+            found = []
+            for each in self._tables[number].numbers:
+                values, absent = numbers(records, each.offset, each.size)
+                found.append((values, np.zeros(values.size, np.bool_) if absent is None else absent))
+            self._gathered[number].short.append((rows[own], found))
+
+    def _number_column(self, number: int, at: int, each: Field, values: Array, begin: int) -> pa.Array:
+        short = self._gathered[number].short
+        if not short:
+            return number_column(values, each)
+        values, absent = values.copy(), np.zeros(values.size, np.bool_)
+        for rows, found in short:
+            values[rows - begin], absent[rows - begin] = found[at]
+        return number_column(values, each, absent if absent.any() else None)
+
+
+def table_of(parts: Sequence[tuple[Tables, int]], number: int, columns: Mapping[str, pa.DataType]) -> pa.Table:
+    """One table out of what was taken of the parts, each with how many records came before it.
+
+    `columns` is what it has, in that order, with their types.
     """
-    found = loaded.records.found
-    whole = {
-        number: [field for field in fields if is_number(field) and field.offset + field.size <= found.shortest[number]]
-        for number, fields in asked.items()
-    }
-    places = [(number, [(field.offset, field.size) for field in fields]) for number, fields in whole.items()]
-    cpus = np.array([stream.cpu for stream in loaded.streams], np.int32)
-    gathered = gather_numbers(loaded.words, loaded.records, order, cpus, common.pid_at, places)
-    header = {name: pa.array(values) for name, values in zip(("ts", "cpu", "tid"), gathered.header, strict=True)}
-    header["comm"] = comm.column(gathered.header.tids)
-    several = len({stream.buffer for stream in loaded.streams}) > 1
-    tables = {}
-    for (number, fields), rows, values in zip(asked.items(), gathered.rows, gathered.numbers, strict=True):
-        made = {field.column: number_column(column, field) for field, column in zip(whole[number], values, strict=True)}
-        others = [field for field in fields if field.column not in made]
-        columns = {name: whole_column.slice(rows.start, rows.stop - rows.start) for name, whole_column in header.items()}
-        if several or others:
-            chosen = rows_of(number, found, order)
-            records = Rows(loaded.words, found.starts[chosen], found.lengths[chosen].astype(np.int64))
-            made |= {field.column: column(records, field) for field in others}
-            if several:
-                columns["buffer"] = _buffers(records.starts, loaded.streams)
-        tables[number] = pa.table(columns | {field.column: made[field.column] for field in fields})
-    return tables
+    taken = [tables.finish(number, before) for tables, before in parts]
+    pieces = {name: [piece for each in taken for piece in each.get(name, ())] for name in columns}
+    return pa.table({name: pa.chunked_array(pieces[name], kind) for name, kind in columns.items()})
 
 
-def _buffers(starts: Array, streams: Sequence[Stream]) -> pa.DictionaryArray:
-    """The buffers of records that start at those words: the streams lie apart."""
-    names = list(dict.fromkeys(stream.buffer for stream in streams))
-    ordered = sorted(streams, key=lambda stream: (stream.begin, stream.end))
-    begins = np.array([stream.begin for stream in ordered], np.int64)
-    numbers = np.array([names.index(stream.buffer) for stream in ordered], np.int32)
-    return pa.DictionaryArray.from_arrays(pa.array(numbers[np.searchsorted(begins, starts, "right") - 1]), pa.array(names))
+_NAMES: Final = pa.dictionary(pa.int32(), pa.string())
+#: The types of the columns that are not an event's own.
+HEADER_TYPES: Final = {
+    "ts": pa.int64(), "cpu": pa.int32(), "tid": pa.int32(), "comm": _NAMES, "buffer": _NAMES, "position": pa.int64(),
+}  # fmt: skip
 
 
-def timeline_of(loaded: Loaded, order: Order, common: Common, names: Mapping[int, str]) -> pa.Table:
-    """All events in the order of the trace: `ts` int64 ns, `cpu` int32, `tid` int32, `event` (dictionary of strings).
-
-    `names` is the name of each event id that occurs.
-    """
-    records, found = loaded.records, loaded.records.found
-    dense = np.zeros(found.counts.size, np.int32)
-    dense[list(names)] = np.arange(len(names), dtype=np.int32)
-    cpus = np.array([stream.cpu for stream in loaded.streams], np.int32)
-    in_file_order = {
-        "ts": found.times,
-        "cpu": np.repeat(cpus, np.diff(records.bounds)),
-        "tid": loaded.words[found.starts.astype(np.int64) + common.pid_at // 4].view(np.int32),
-        "event": dense[found.ids],
-    }
-    ordered = {}
-    for name, values in in_file_order.items():
-        ordered[name] = np.empty_like(values)
-        ordered[name][order.places] = values
-    event = pa.DictionaryArray.from_arrays(pa.array(ordered.pop("event")), pa.array(names.values(), pa.string()))
-    return pa.table({name: pa.array(values) for name, values in ordered.items()} | {"event": event})
+def type_of(each: Field) -> pa.DataType:
+    """The type of a field's column."""
+    numbers = SIGNED if each.signed else UNSIGNED
+    if is_number(each):
+        return pa.from_numpy_dtype(numbers[each.size])
+    return pa.string() if each.is_string else pa.list_(pa.from_numpy_dtype(numbers[each.element or 1]))

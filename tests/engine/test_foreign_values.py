@@ -103,6 +103,7 @@ def test_positions_of_hand_made_tables_are_ordered_by_time_then_cpu() -> None:
         return pa.table({"ts": pa.array(ts, pa.int64()), "cpu": pa.array(cpu, pa.int32()), "tid": pa.array([1] * len(ts), pa.int32())})
 
     source = with_tables({"gup_done": table([5, 7, 7], [0, 1, 0]), "print": table([7, 5], [0, 0])})
-    assert source.positions("gup_done").tolist() == [0, 4, 2]
-    assert source.positions("print").tolist() == [3, 1]
+    placed = source.tables({"gup_done": (), "print": ()}, positions=True)
+    assert placed["gup_done"]["position"].to_pylist() == [0, 4, 2]
+    assert placed["print"]["position"].to_pylist() == [3, 1]
     assert np.array_equal(memory_events(source).ts, np.array([5, 7]))

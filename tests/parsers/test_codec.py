@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from parsers.writer import pack
 from tracetool_parsers import ParseError
-from tracetool_parsers.codec import unpack, unpack_section
+from tracetool_parsers.codec import unpack, unpack_section, unpacked_start
 from tracetool_parsers.cursor import Cursor
 
 CODECS = ["zstd", "zlib"]
@@ -70,3 +70,13 @@ def test_section_longer_than_its_header_says_is_refused() -> None:
     cursor = section(pack("zstd", b"text"), 4)
     with pytest.raises(ParseError, match="needs"):
         unpack_section("zstd", cursor, cursor.end - 1)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@given(st.binary(min_size=1, max_size=200), st.integers(0, 99), st.integers(0, 255))
+def test_start_of_a_block_is_unpacked_alone(codec: str, block: bytes, place: int, byte: int) -> None:
+    packed = pack(codec, block)
+    assert unpacked_start(codec, memoryview(packed), 8) == block[:8]
+    damaged = bytearray(packed)
+    damaged[place % len(damaged)] = byte
+    assert len(unpacked_start(codec, memoryview(damaged), 8)) <= 8

@@ -116,14 +116,14 @@ def with_data_at_the_end(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("codec", ["zstd", "zlib"])
-def test_damaged_chunk_ends_its_cpu_and_no_other(tmp_path: Path, codec: str) -> None:
+def test_damaged_chunk_is_left_out_and_those_after_it_are_read(tmp_path: Path, codec: str) -> None:
     pages = [subbuffer(100 * i, data(ping(i))) for i in range(25)]
     content = Trace([Instance({0: pages, 1: [LAST]})], {"test": [PING_FORMAT]}).write(f"v7-{codec}")
     second = pack(codec, b"".join(pages[10:20]))
     offset = content.index(second)
     trace = opened(tmp_path, content.replace(second, b"\xff" * len(second)))
-    assert sorted(values(trace)) == sorted([*range(10), 9])
-    assert losses(trace) == [(0, 900, None, None, "damaged chunk")]
+    assert sorted(values(trace)) == sorted([*range(10), *range(20, 25), 9])
+    assert losses(trace) == [(0, 900, 2000, None, "damaged chunk")]
     assert trace.metadata.notes == (f"damaged chunk: CPU 0 at byte {offset - 8}",)
 
 
@@ -146,18 +146,15 @@ def test_cpus_that_share_their_bytes_are_refused(tmp_path: Path, version: str) -
         first, second = (content.index(page) for page in GOOD)
     old, new = ((struct.pack("<QQ", at, PAGE) if version == "v6" else struct.pack("<IQ", 1, at)) for at in (second, first))
     assert content.count(old) == 1
-    damaged = opened(tmp_path, content.replace(old, new))
     with pytest.raises(ParseError, match="overlap"):
-        damaged.counts()
+        opened(tmp_path, content.replace(old, new))
 
 
-@pytest.mark.parametrize("version", ["v6", "v7", "v7-zstd"])
-def test_metadata_that_are_cut_off_are_an_error_with_the_place(tmp_path: Path, version: str) -> None:
-    trace = pings(*GOOD)
-    content = trace.write(version)
-    end = content.index(GOOD[0]) - 200 if version == "v6" else len(content)
+def test_metadata_that_are_cut_off_are_an_error_with_the_place(tmp_path: Path) -> None:
+    content = pings(*GOOD).write("v6")
+    end = content.index(GOOD[0]) - 200
     for length in [*range(1, end, 37), end - 1]:
-        if version == "v6" and not any(content[length:end]):
+        if not any(content[length:end]):
             break
         with pytest.raises(ParseError) as caught:
             opened(tmp_path, content[:length])
@@ -165,22 +162,6 @@ def test_metadata_that_are_cut_off_are_an_error_with_the_place(tmp_path: Path, v
         assert caught.value.offset is not None
         assert caught.value.offset <= length
         assert caught.value.hint
-
-
-def test_options_that_follow_themselves_are_refused(tmp_path: Path) -> None:
-    content = bytearray(pings(*GOOD).write("v7"))
-    (first,) = struct.unpack_from("<Q", content, content.index(b"none\0\0") + 6)
-    end = content.index(struct.pack("<HI", 0, 8), first)
-    struct.pack_into("<Q", content, end + 6, first)
-    with pytest.raises(ParseError, match="follow themselves"):
-        opened(tmp_path, bytes(content))
-
-
-def test_unfinished_file_says_that_it_has_no_index(tmp_path: Path) -> None:
-    content = bytearray(pings(*GOOD).write("v7"))
-    struct.pack_into("<Q", content, content.index(b"none\0\0") + 6, 0)
-    with pytest.raises(ParseError, match="has no index"):
-        opened(tmp_path, bytes(content))
 
 
 @pytest.mark.parametrize(
@@ -239,9 +220,8 @@ def read_everything(path: Path, *, strict: bool) -> None:
     assert trace.timeline().num_rows == events
     tables = trace.tables(trace.event_names())
     assert sum(table.num_rows for table in tables.values()) == events
-    for name, table in tables.items():
+    for table in tables.values():
         table.validate(full=True)
-        assert trace.positions(name).size == table.num_rows
     trace.losses.validate(full=True)
     assert isinstance(trace.metadata.notes, tuple)
 

@@ -14,9 +14,8 @@ from tracetool_parsers import open_trace
 def everything(path: Path) -> dict[str, pa.Table]:
     trace = open_trace(path)
     fields = {name: [field.column for field in event.fields] for name, event in trace.formats().items()}
-    tables = {name: trace.table(name, fields.get(name)) for name in trace.event_names()}
-    places = {f"places of {name}": pa.table({"place": trace.positions(name)}) for name in trace.event_names()}
-    return tables | places | {"timeline": trace.timeline(), "losses": trace.losses}
+    tables = trace.tables({name: fields.get(name) for name in trace.event_names()}, positions=True)
+    return tables | {"timeline": trace.timeline(), "losses": trace.losses}
 
 
 @pytest.mark.parametrize("path", fixture_traces(), ids=lambda path: path.stem)

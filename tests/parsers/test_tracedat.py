@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from parsers.writer import MAGIC, PING_FORMAT, VERSIONS, Instance, Trace, data, format_text, ping, pings, subbuffer
+from parsers.writer import MAGIC, PING_FORMAT, VERSIONS, Instance, Trace, data, format_text, pack, ping, pings, subbuffer
 from tracetool_parsers import ParseError, RawTrace, UnknownEvent, open_trace
+from tracetool_parsers.cursor import ByteOrder
+from tracetool_parsers.symbols import PRINTK, SYMBOLS, kallsyms, printk_formats, text_of
+from tracetool_parsers.tracedat import read_recording
 
 
 @pytest.fixture(params=VERSIONS)
@@ -42,7 +45,7 @@ def test_metadata(opened: Open) -> None:
     assert metadata.clock == "global"
     assert metadata.cpus == 1
     assert metadata.page_size == 4096
-    assert metadata.writer == "0.0 test"
+    assert metadata.writer == "trace-cmd 0.0 test"
     assert metadata.buffers == ("",)
     assert metadata.cmdlines == {7: "some task"}
     assert metadata.hypervisor is None
@@ -63,7 +66,6 @@ def test_trace_without_events(opened: Open) -> None:
     assert trace.span() is None
     assert list(trace.formats()) == ["ping"]
     assert trace.table("ping").num_rows == 0
-    assert trace.positions("ping").tolist() == []
     assert trace.timeline().num_rows == 0
     assert trace.tables([]) == {}
 
@@ -105,7 +107,6 @@ def test_one_of_several_buffers(opened: Open) -> None:
     trace = opened(Trace(TWO, {"test": [PING_FORMAT]}), buffers=["small"])
     assert trace.table("ping").column_names == ["ts", "cpu", "tid", "comm", "value"]
     assert values(trace) == [3, 4]
-    assert trace.positions("ping").tolist() == [0, 1]
 
 
 def test_unknown_buffer_lists_those_there_are(opened: Open) -> None:
@@ -195,20 +196,13 @@ def test_time_offset_that_is_no_number_is_noted(opened: Open) -> None:
     assert ["not applied" in note for note in read.metadata.notes] == [True, True]
 
 
-def test_only_metadata_are_read_when_a_trace_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_event_data_are_not_unpacked_when_a_trace_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "trace.dat"
     path.write_bytes(pings(subbuffer(10, data(ping(1)))).write("v7-zstd"))
-    loaded: list[object] = []
-    monkeypatch.setattr("tracetool_parsers.opening.load", lambda *_, **__: loaded.append(1))
+    unpacked: list[object] = []
+    monkeypatch.setattr("tracetool_parsers.streams.unpack", lambda *_, **__: unpacked.append(1))
     assert open_trace(path).metadata.kernel == "6.1.0-test"
-    assert loaded == []
-
-
-def test_big_endian_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "trace.dat"
-    path.write_bytes(MAGIC + b"6\0" + bytes([1, 8]) + struct.pack(">I", 4096))
-    with pytest.raises(ParseError, match="big-endian"):
-        open_trace(path)
+    assert unpacked == []
 
 
 def test_unknown_version_is_refused(tmp_path: Path) -> None:
@@ -227,15 +221,75 @@ def test_unknown_codec_is_refused(tmp_path: Path) -> None:
     assert caught.value.hint == "read are: none, zlib, zstd"
 
 
-def test_32_bit_kernel_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "trace.dat"
-    path.write_bytes(pings().write("v6").replace(b"commit;\toffset:8;\tsize:8", b"commit;\toffset:8;\tsize:4", 1))
-    with pytest.raises(ParseError, match="32-bit"):
-        open_trace(path)
+@pytest.mark.parametrize("version", VERSIONS)
+def test_text_of_a_latency_tracer_is_found(version: str) -> None:
+    lines = b"# tracer: irqsoff\n" + b"".join(b"line %d\n" % i for i in range(9000))
+    content = memoryview(Trace([Instance({}, text=lines, clock="mono")], {"test": [PING_FORMAT]}).write(version))
+    recording = read_recording(content, "trace.dat")
+    (block,) = recording.text
+    assert (block.name, block.clock) == ("", None if version == "v6" else "mono")
+    assert recording.buffers == ()
+    assert recording.damage == ()
+    assert text_of(content, recording, block, "trace.dat") == lines
 
 
-def test_latency_trace_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "trace.dat"
-    path.write_bytes(pings().write("v6").replace(b"flyrecord\0", b"latency  \0", 1))
-    with pytest.raises(ParseError, match="latency tracer"):
-        open_trace(path)
+@pytest.mark.parametrize("version", VERSIONS)
+def test_text_that_is_cut_off_is_read_as_far_as_it_is_whole(version: str) -> None:
+    lines = b"".join(b"line %d\n" % i for i in range(9000))
+    content = Trace([Instance({}, text=lines)], {"test": [PING_FORMAT]}).write(version)
+    end = len(content) if version == "v6" else content.index(struct.pack("<HHIQ", 0, 0, 0xFFFFFFFF, 0)[:8], len(content) - 800)
+    cut = memoryview(content)[: end - 100]
+    recording = read_recording(cut, "trace.dat")
+    (block,) = recording.text
+    whole = text_of(cut, recording, block, "trace.dat")
+    assert lines.startswith(whole)
+    assert len(whole) >= 40960
+
+
+SYMBOL_LINES = "ffffffff81000000 T _text\nffffffff81000100 t helper\t[module]\nodd\n0 A first with more\n0000000000000010 r __ksymtab\n"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("order", ["little", "big"])
+def test_symbols_are_read_when_asked_for(version: str, order: ByteOrder) -> None:
+    trace = Trace([Instance({})], kallsyms=SYMBOL_LINES, printk='0xffffffff82000000 : "hello %d\\n"\n0x10 : ""\n', order=order)
+    content = memoryview(trace.write(version))
+    recording = read_recording(content, "trace.dat")
+    table = kallsyms(content, recording, "trace.dat")
+    assert table.schema == SYMBOLS
+    assert [tuple(row.values()) for row in table.to_pylist()] == [
+        (0xFFFFFFFF81000000, "T", "_text", None),
+        (0xFFFFFFFF81000100, "t", "helper", "module"),
+        (0x10, "r", "__ksymtab", None),
+    ]
+    formats = printk_formats(content, recording, "trace.dat")
+    assert formats.schema == PRINTK
+    assert [tuple(row.values()) for row in formats.to_pylist()] == [(0xFFFFFFFF82000000, r"hello %d\n"), (0x10, "")]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_file_without_symbols_has_none(version: str) -> None:
+    content = memoryview(pings().write(version))
+    recording = read_recording(content, "trace.dat")
+    assert kallsyms(content, recording, "trace.dat").equals(SYMBOLS.empty_table())
+    assert printk_formats(content, recording, "trace.dat").equals(PRINTK.empty_table())
+
+
+def test_symbols_of_many_lines_are_all_read() -> None:
+    lines = "".join(f"{0xFFFF000000000000 + number:016x} t symbol_{number}\n" for number in range(70_000))
+    content = memoryview(Trace([Instance({})], kallsyms=lines).write("v7-zstd"))
+    table = kallsyms(content, read_recording(content, "trace.dat"), "trace.dat")
+    assert table["address"].to_pylist() == [0xFFFF000000000000 + number for number in range(70_000)]
+    assert table["name"][69_999].as_py() == "symbol_69999"
+
+
+@pytest.mark.parametrize("version", ["v7-zstd", "v7-zlib"])
+def test_damaged_symbols_are_an_error_when_they_are_asked_for(version: str) -> None:
+    content = Trace([Instance({0: [subbuffer(10, data(ping(1)))]})], {"test": [PING_FORMAT]}, kallsyms=SYMBOL_LINES * 9).write(version)
+    packed = pack(version[3:], struct.pack("<I", len(SYMBOL_LINES * 9)) + SYMBOL_LINES.encode() * 9)
+    damaged = memoryview(content.replace(packed, b"\xff" * len(packed)))
+    recording = read_recording(damaged, "trace.dat")
+    assert len(recording.buffers) == 1
+    with pytest.raises(ParseError) as caught:
+        kallsyms(damaged, recording, "trace.dat")
+    assert caught.value.offset == content.index(packed) - 8

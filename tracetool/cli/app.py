@@ -7,11 +7,15 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from typing import Annotated, Final, ParamSpec
+from typing import TYPE_CHECKING, Annotated, Final, ParamSpec
 
 import typer
 
 from tracetool import __version__
+from tracetool_parsers.sniff import Format as InputFormat
+
+if TYPE_CHECKING:
+    from tracetool.trace import Trace
 
 P = ParamSpec("P")
 
@@ -23,8 +27,24 @@ INTERRUPTED: Final = 130
 app = typer.Typer(name="tracetool", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 TraceFile = Annotated[
-    str, typer.Argument(metavar="TRACE", help="A recorded trace: trace.dat of trace-cmd, version 6 or 7.", show_default=False)
+    str,
+    typer.Argument(
+        metavar="TRACE",
+        help="A recorded trace, plain or .gz, .xz, .zst: trace.dat, perf.data, text of a tracer, what export wrote; - reads a pipe.",
+        show_default=False,
+    ),
 ]
+InputFormatOption = Annotated[
+    InputFormat | None, typer.Option("--input-format", help="The format of TRACE, whatever it looks like.", show_default=False)
+]
+StrictOption = Annotated[bool, typer.Option("--strict", help="Take damage of TRACE for an error, not for a loss.")]
+
+
+def opened(trace: str, input_format: InputFormat | None, strict: bool) -> Trace:
+    """The trace that a verb was given; raises TraceError."""
+    from tracetool.trace import open as open_trace
+
+    return open_trace(trace, input_format=input_format, strict=strict)
 
 
 def _version(wanted: bool) -> None:
@@ -87,9 +107,9 @@ def _say(text: str) -> None:
 @functools.cache
 def application() -> typer.Typer:
     """The application with all its verbs."""
-    from tracetool.cli import events, info, pages, replay, schema
+    from tracetool.cli import events, export, info, pages, replay, schema, synth
 
-    for module in (replay, info, events, pages, schema):
+    for module in (replay, info, events, pages, export, schema, synth):
         app.command(name=module.__name__.rsplit(".", 1)[-1])(verb(module.run))
     return app
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from tracetool.cli.app import TraceFile
-from tracetool.cli.output import ForceOption, Format, FormatOption, OutputOption, write_table
+from tracetool.cli.app import InputFormatOption, StrictOption, TraceFile, opened
+from tracetool.cli.output import ForceOption, Format, FormatOption, OutputOption, write_frames, write_table
 from tracetool.errors import Unusable
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from tracetool.trace import Trace
+    from tracetool_parsers import RawTrace
+
+#: Rows of all events that are made at a time: their fields as JSON take many times their bytes.
+ROWS: Final = 1 << 16
 
 
 def run(
@@ -25,6 +29,8 @@ def run(
     form: FormatOption = Format.text,
     output: OutputOption = "-",
     force: ForceOption = False,
+    input_format: InputFormatOption = None,
+    strict: StrictOption = False,
 ) -> None:
     """The events of a trace in their order: all (with their fields as JSON), one kind (a column a field), or memory events.
 
@@ -32,37 +38,58 @@ def run(
     """
     if event and memory:
         raise Unusable("--event and --memory exclude each other", hint="memory events are of many kinds: filter their column `op`")
-    from tracetool.trace import open as open_trace
-
-    opened = open_trace(trace)
+    recorded = opened(trace, input_format, strict)
     if memory:
-        frame = opened.memory_events().collect()
+        write_table(recorded.memory_events().collect(), form, output, force)
     elif event:
-        frame = opened.events(event).collect()
+        write_table(recorded.events(event).collect(), form, output, force)
     else:
-        frame = _all(opened)
-    write_table(frame, form, output, force)
+        write_frames(_all(recorded.raw), sum(recorded.raw.counts().values()), form, output, force)
 
 
-def _all(trace: Trace) -> pl.DataFrame:
-    """Every event: ts, cpu, tid, comm, event, fields (a JSON object)."""
+def _all(raw: RawTrace) -> Iterator[pl.DataFrame]:
+    """Every event, some rows at a time: ts, cpu, tid, comm, what else the format has, event, fields (a JSON object)."""
+    import numpy as np
     import polars as pl
 
-    head = ("ts", "cpu", "tid", "comm", "buffer")
-    parts = []
-    for name in trace.raw.event_names():
-        frame = trace.events(name).collect().with_columns(pl.col("comm").cast(pl.String))
-        own = [column for column in frame.columns if column not in head]
-        fields = pl.struct(own).struct.json_encode() if own else pl.lit("{}")
-        position = pl.Series("position", trace.raw.positions(name))
-        parts.append(frame.select("ts", "cpu", "tid", "comm", event=pl.lit(name), fields=fields).with_columns(position))
-    empty = {
-        "ts": pl.Int64,
-        "cpu": pl.Int32,
-        "tid": pl.Int32,
-        "comm": pl.String,
-        "event": pl.String,
-        "fields": pl.String,
-        "position": pl.Int64,
+    from tracetool.export import ranked
+
+    tables = raw.tables(positions=True)
+    names = {"ts", "cpu", "tid", "comm"}.union(*(table.column_names for table in tables.values()))
+    header = {name: kind for name, kind in _header().items() if name in names}
+    empty = pl.DataFrame(schema={**header, "event": pl.String, "fields": pl.String, "position": pl.Int64})
+    places = ranked({name: table.column("position").to_numpy() for name, table in tables.items()})
+    end = sum(rows.size for rows in places.values())
+    for begin in range(0, max(end, 1), ROWS):
+        parts = [empty]
+        for name, rows in places.items():
+            first, last = np.searchsorted(rows, (begin, begin + ROWS)).tolist()
+            if first < last:
+                parts.append(_as_rows(name, pl.DataFrame(tables[name].slice(first, last - first)), header))
+        yield pl.concat(parts).sort("position").drop("position")
+
+
+def _header() -> dict[str, pl.DataType]:
+    """The columns of raw tables that are no fields, and their types here."""
+    import polars as pl
+
+    return {
+        "ts": pl.Int64(),
+        "cpu": pl.Int32(),
+        "tid": pl.Int32(),
+        "comm": pl.String(),
+        "buffer": pl.String(),
+        "tgid": pl.Int32(),
+        "callchain": pl.List(pl.UInt64()),
     }
-    return pl.concat([pl.DataFrame(schema=empty), *parts]).sort("position").drop("position")
+
+
+def _as_rows(name: str, frame: pl.DataFrame, header: Mapping[str, pl.DataType]) -> pl.DataFrame:
+    """Rows of one event among those of others."""
+    import polars as pl
+
+    own = [column for column in frame.columns if column not in header and column != "position"]
+    columns = [pl.col(column) if column in frame.columns else pl.lit(None).alias(column) for column in header]
+    fields = pl.struct(own).struct.json_encode() if own else pl.lit("{}")
+    cast = [column.cast(kind) for column, kind in zip(columns, header.values(), strict=True)]
+    return frame.select(*cast, pl.lit(name).alias("event"), fields.alias("fields"), pl.col("position").cast(pl.Int64))

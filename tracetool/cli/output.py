@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -34,17 +36,34 @@ ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite files that
 TEXT_ROWS: Final = 200
 
 
-def write_table(frame: pl.DataFrame, form: Format, output: str = "-", force: bool = False) -> None:
-    """Write a table to a file or to standard output; raises Exists, Unusable."""
+def write_table(frame: pl.DataFrame, form: Format, output: str = "-", force: bool = False, *, rows: int | None = None) -> None:
+    """Write a table to a file or to standard output; raises Exists, Unusable. `rows`: of which `frame` is the beginning."""
     if output != "-":
         path = writable(output, force)
         with path.open("wb") as file:
-            file.write(_encoded(frame, form))
+            file.write(_encoded(frame, form, rows=rows))
         return
     if form in (Format.parquet, Format.arrow) and sys.stdout.isatty():
         raise Unusable(f"{form.value} is binary and not written to a terminal", hint="name a file with --output, or pipe it")
     sys.stdout.flush()
-    sys.stdout.buffer.write(_encoded(frame, form))
+    sys.stdout.buffer.write(_encoded(frame, form, rows=rows))
+
+
+def write_frames(frames: Iterable[pl.DataFrame], rows: int, form: Format, output: str = "-", force: bool = False) -> None:
+    """Write a table of `rows` rows that comes in pieces, of which there is at least one.
+
+    As csv and jsonl it is written piece by piece, as text only its beginning is asked for. Raises as `write_table`.
+    """
+    import polars as pl
+
+    if form not in (Format.csv, Format.jsonl):
+        whole = pl.concat(frames) if form is not Format.text else next(iter(frames))
+        write_table(whole, form, output, force, rows=rows)
+        return
+    sys.stdout.flush()
+    with contextlib.nullcontext(sys.stdout.buffer) if output == "-" else writable(output, force).open("wb") as file:
+        for number, frame in enumerate(frames):
+            file.write(_encoded(frame, form, header=number == 0))
 
 
 def writable(name: str, force: bool) -> Path:
@@ -57,14 +76,14 @@ def writable(name: str, force: bool) -> Path:
     return path
 
 
-def _encoded(frame: pl.DataFrame, form: Format) -> bytes:
+def _encoded(frame: pl.DataFrame, form: Format, *, rows: int | None = None, header: bool = True) -> bytes:
     import io
 
     out = io.BytesIO()
     if form is Format.text:
-        return _text(frame).encode(errors="backslashreplace")
+        return _text(frame, rows).encode(errors="backslashreplace")
     if form is Format.csv:
-        _flat(frame).write_csv(out)
+        _flat(frame).write_csv(out, include_header=header)
     elif form is Format.jsonl:
         frame.write_ndjson(out)
     elif form is Format.json:
@@ -87,7 +106,7 @@ def _flat(frame: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _text(frame: pl.DataFrame) -> str:
+def _text(frame: pl.DataFrame, rows: int | None) -> str:
     """Columns side by side, numbers to the right; foreign control characters as escapes."""
     from tracetool.report.words import printable
 
@@ -99,6 +118,7 @@ def _text(frame: pl.DataFrame) -> str:
         right = values.dtype.is_numeric()
         columns.append([cell.rjust(width) if right else cell.ljust(width) for cell in cells])
     lines = ["  ".join(row).rstrip() for row in zip(*columns, strict=True)] if columns else []
-    if frame.height > shown.height:
-        lines.append(f"showing {shown.height} of {frame.height} rows; --format csv (jsonl, parquet, ...) writes all")
+    rows = frame.height if rows is None else rows
+    if rows > shown.height:
+        lines.append(f"showing {shown.height} of {rows} rows; --format csv (jsonl, parquet, ...) writes all")
     return "\n".join(lines) + "\n"

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tracetool.cli.app import TraceFile
+from tracetool.cli.app import InputFormatOption, StrictOption, TraceFile, opened
 from tracetool.cli.output import ForceOption, Format, FormatOption, OutputOption, write_table
 from tracetool.errors import Unanswerable, Unusable
 
@@ -24,6 +24,8 @@ def run(
     form: FormatOption = Format.text,
     output: OutputOption = "-",
     force: ForceOption = False,
+    input_format: InputFormatOption = None,
+    strict: StrictOption = False,
 ) -> None:
     """Every page of every process at a moment: frame, mappings, references, pins.
 
@@ -31,18 +33,16 @@ def run(
     """
     if (at is None) == (at_mark is None):
         raise Unusable("pages wants one moment", hint="--at NS, or --at-mark GLOB")
-    from tracetool.trace import open as open_trace
-
-    opened = open_trace(trace)
+    recorded = opened(trace, input_format, strict)
     if at is not None:
-        first, last = opened.raw.span() or (0, -1)
+        first, last = recorded.raw.span() or (0, -1)
         if not first <= at <= last:
             raise Unanswerable(f"nothing was recorded at {at} ns", path=trace, hint=f"the trace runs from {first} to {last} ns")
-        frame = opened.replay(policy).pages_at(at, pid)
+        frame = recorded.replay(policy).pages_at(at, pid)
     else:
-        frame = opened.pages_at_marks(at_mark or "*", policy, pid)
+        frame = recorded.pages_at_marks(at_mark or "*", policy, pid)
     if not frame.height:
         whose = "" if pid is None else f" of process {pid}"
-        known = ", ".join(map(str, opened.processes["pid"].unique(maintain_order=True).to_list()[:20]))
+        known = ", ".join(map(str, recorded.processes["pid"].unique(maintain_order=True).to_list()[:20]))
         raise Unanswerable(f"no known page{whose} at that moment", path=trace, hint=f"processes of this trace: {known}")
     write_table(frame, form, output, force)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tracetool.cli.app import MATCHED, TraceFile
+from tracetool.cli.app import MATCHED, InputFormatOption, StrictOption, TraceFile, opened
 from tracetool.cli.output import ForceOption, writable
 from tracetool.errors import Exists, Unusable
 
@@ -39,6 +39,8 @@ def run(
     ] = None,
     redact: Annotated[bool, typer.Option("--redact", help="Leave names and frame numbers out of the HTML report.")] = False,
     force: ForceOption = False,
+    input_format: InputFormatOption = None,
+    strict: StrictOption = False,
 ) -> None:
     """Replay TRACE as recorded and under each policy: who owned which page, what was unsafe, what other kernels would have cost.
 
@@ -54,11 +56,10 @@ def run(
     outputs.check(force)
 
     from tracetool.analysing import analyse
-    from tracetool.trace import open as open_trace
 
-    opened = open_trace(trace)
-    analysis = analyse(opened, wanted)
-    outputs.write(opened, analysis, redact)
+    recorded = opened(trace, input_format, strict)
+    analysis = analyse(recorded, wanted)
+    outputs.write(recorded, analysis, redact)
     if json != "-":
         _print(analysis)
     if rules and _matched(analysis, rules, named=bool(policy)):

@@ -168,6 +168,10 @@ def about_references(r: Rows, i: int, t: int, layout: int, threads: Ints, spaces
     elif kind == Kind.UNPIN or kind == Kind.PIPE_RELEASE:
         pages = 1 if kind == Kind.PIPE_RELEASE else min(max(r.args[i, 1], 1), 1 << 20)
         flags = c.EXACT | VIA_VMSPLICE << c.VIA_SHIFT if kind == Kind.PIPE_RELEASE else c.EXACT | c.PIN
+        call = threads[t, k.T_CALL]
+        if kind == Kind.UNPIN and call >= 0 and r.head[call, R_KIND] == Kind.ENTER_PROCESS_VM:
+            # What such a call took it gives back itself; a longer pin of the same page stays.
+            flags |= VIA_PROCESS_VM << c.VIA_SHIFT
         emit(out, count, i, Op.REF_PUT, -1, 0, pages, r.args[i, 0], flags, -1)
     elif kind == Kind.SYSCALL_EXIT:
         _call_returns(r, i, t, threads, spaces, groups, out, count)

@@ -39,12 +39,8 @@ class EventSource(Protocol):
         """All records of an event."""
         ...
 
-    def tables(self, names: Mapping[str, Sequence[str] | None]) -> dict[str, pa.Table]:
-        """The same for several events."""
-        ...
-
-    def positions(self, name: str) -> npt.NDArray[np.int64]:
-        """The place of each of its rows among all events."""
+    def tables(self, names: Mapping[str, Sequence[str] | None], *, positions: bool = False) -> dict[str, pa.Table]:
+        """All records of some events; with `position`, a column that puts the rows of these tables into the order of the trace."""
         ...
 
 
@@ -91,8 +87,8 @@ def merge(source: EventSource, kernel: str | None = None) -> Merged:
     probes = [BY_EVENT[name] for name in counts if name in BY_EVENT and counts[name] and BY_EVENT[name].kind != Kind.IGNORED]
     formats = source.formats()
     wanted = {probe.event: _fields(probe, formats[probe.event]) for probe in probes}
-    tables = list(source.tables(wanted).values())
-    places = [source.positions(probe.event) for probe in probes]
+    tables = list(source.tables(wanted, positions=True).values())
+    places = [table.column("position").to_numpy() for table in tables]
     notes: list[str] = []
     rank, total = _ranks(places)
 
@@ -193,9 +189,10 @@ def _vmemmap_by_allocations(source: EventSource) -> int | None:
     counts = source.counts()
     if not counts.get("mm_page_alloc") or not counts.get("anon_new"):
         return None
-    allocated, mapped = source.table("mm_page_alloc", ["pfn", "order"]), source.table("anon_new", ["page"])
+    made = source.tables({"mm_page_alloc": ["pfn", "order"], "anon_new": ["page"]}, positions=True)
+    allocated, mapped = made["mm_page_alloc"], made["anon_new"]
     pfn, single = np.asarray(column_of(allocated, "pfn")), np.asarray(column_of(allocated, "order")) == 0
-    at = np.concatenate([source.positions("mm_page_alloc")[single], source.positions("anon_new")])
+    at = np.concatenate([np.asarray(column_of(allocated, "position"))[single], np.asarray(column_of(mapped, "position"))])
     tid = np.concatenate([np.asarray(column_of(allocated, "tid"))[single], np.asarray(column_of(mapped, "tid"))])
     value = np.concatenate([pfn[single], np.asarray(column_of(mapped, "page"))])
     is_page = np.arange(len(at)) >= int(single.sum())
@@ -254,14 +251,12 @@ class _Tables:
     def counts(self) -> dict[str, int]:
         return {name: table.num_rows for name, table in self._tables.items()}
 
+    def tables(self, names: Mapping[str, Sequence[str] | None], *, positions: bool = False) -> dict[str, pa.Table]:
+        made = {name: self.table(name, fields) for name, fields in names.items()}
+        return {name: table.append_column("position", pa.array(self._places[name])) for name, table in made.items()} if positions else made
+
     def table(self, name: str, fields: Sequence[str] | None = None) -> pa.Table:
         return self._tables[name].select(["ts", "cpu", "tid", *(fields or [])]) if fields is not None else self._tables[name]
-
-    def tables(self, names: Mapping[str, Sequence[str] | None]) -> dict[str, pa.Table]:
-        return {name: self.table(name, fields) for name, fields in names.items()}
-
-    def positions(self, name: str) -> npt.NDArray[np.int64]:
-        return self._places[name]
 
 
 def _format_of(name: str, table: pa.Table) -> EventFormat:
