@@ -10,10 +10,12 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 # The oldest Python that is supported goes with the oldest dependencies.
 LOWEST_PYTHON ?= python3.11
 PYTEST_ARGS ?=
+# How long `fuzz` takes for each format, and for each again with atheris. What breaks a promise is kept in build/crashes.
+SECONDS ?= 60
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format bench test-lowest clean
+.PHONY: help demo test lint format bench fuzz test-lowest clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -36,9 +38,13 @@ format: $(VENV)/.installed-tools ## write the format that `lint` asks for
 	$(BIN)/ruff check --fix-only $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
-# Peers that are missing are named and left out. Debian: trace-cmd gcc pkg-config libtracecmd-dev libtracefs-dev libtraceevent-dev.
-bench: $(VENV)/.installed ## measure speed and memory, against trace-cmd and libtracecmd
+# Peers that are missing are named and left out. Debian: trace-cmd linux-perf gcc pkg-config libtracecmd-dev libtracefs-dev libtraceevent-dev.
+bench: $(VENV)/.installed ## measure speed and memory, against trace-cmd, libtracecmd and perf
 	$(BIN)/python -m benchmarks
+
+fuzz: $(VENV)/.installed-fuzz ## read damaged inputs of every format, for SECONDS=60 each, then again led by coverage
+	cd tests && ../$(BIN)/python -m fuzz --seconds $(SECONDS) --keep ../build/crashes
+	cd tests && ../$(BIN)/python -m fuzz --guided --seconds $(SECONDS) --keep ../build/crashes
 
 test-lowest: $(LOWEST)/.installed-tools ## run all tests with the oldest dependencies that are allowed
 	@$(LOWEST)/bin/python -m pytest $(PYTEST_ARGS)
@@ -59,6 +65,10 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 
 $(VENV)/.installed-tools: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,lint]'
+	@touch $(VENV)/.installed $@
+
+$(VENV)/.installed-fuzz: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,fuzz]'
 	@touch $(VENV)/.installed $@
 
 $(LOWEST)/.installed-tools: pyproject.toml .ci/lowest.py

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import struct
 import subprocess
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -26,12 +26,20 @@ _PAUSE: Final = 50_000_000
 
 @dataclass(frozen=True, slots=True)
 class Large:
-    """A trace that was made: `events` in all, `rounds` of the small one, `size` in bytes."""
+    """A trace that was made of a `recording` (name of its file), in a `form`: `rounds` times over, `events` in all, `size` in bytes."""
 
     path: Path
+    recording: str
+    form: str
     rounds: int
     events: int
     size: int
+
+    def described(self) -> dict[str, Any]:
+        """What can be said of it anywhere: all but its path."""
+        plain = asdict(self)
+        del plain["path"]
+        return plain
 
 
 def make_large(recording: Path, folder: Path, events: int) -> Large:
@@ -47,7 +55,7 @@ def make_large(recording: Path, folder: Path, events: int) -> Large:
     own = sum(open_trace(small).counts().values())
     rounds = -(-events // own)
     enlarge(small, large, rounds)
-    return Large(large, rounds, own * rounds, large.stat().st_size)
+    return Large(large, recording.name, "trace.dat", rounds, own * rounds, large.stat().st_size)
 
 
 def enlarge(small: Path, large: Path, rounds: int) -> None:

@@ -25,6 +25,7 @@ def describe_machine() -> dict[str, Any]:
         "libraries": {name: metadata.version(name) for name in _LIBRARIES},
         "libtracecmd": _version("pkg-config", "--modversion", "libtracecmd"),
         "trace-cmd": _version("trace-cmd", "--version"),
+        "perf": _version("perf", "--version"),
         "date": dt.datetime.now(dt.UTC).date().isoformat(),
     }
 

@@ -1,67 +1,83 @@
-"""All events with all their fields, against the peers: `python -m benchmarks.parsers TRACE` does it once, for its memory to be seen."""
+"""Reading trace.dat: all events against the peers, one kind of many, the metadata alone, and the memory that a very large one takes."""
 
 from __future__ import annotations
 
-import sys
-import time
+import re
+import statistics
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-
-import pyarrow as pa
+from typing import Final
 
 from benchmarks.large import Large
-from benchmarks.peers import Peer
-from benchmarks.processes import run
-from benchmarks.results import Figure
+from benchmarks.reading import Action, Ours, Peer, Reader, against_peers, figure, in_turn
+from benchmarks.results import Figure, Speed
 from tracetool_parsers import open_trace
 
-
-def read_all(path: Path) -> dict[str, pa.Table]:
-    """Every event of a trace as an Arrow table, from the closed file on."""
-    trace = open_trace(path)
-    return trace.tables(trace.event_names())
+#: One event of many: about one in thirty of the recording.
+KIND: Final = "anon_new"
+_TWICE: Final = 1.7
 
 
 def measure_parsers(trace: Large, peers: Sequence[Peer], runs: int) -> tuple[list[Figure], list[str]]:
-    """This library and each peer in turn, `runs` times, so that a slow moment of the machine meets all of them.
+    """All events with all fields, on one thread and on two, and each peer in turn; the second list names the peers that failed."""
+    one = Ours("trace.dat, every field, to Arrow: one thread", threads=1)
+    two = Ours("trace.dat, every field, to Arrow: two threads", threads=2)
+    taken, failed = in_turn([one, two, *peers], trace.path, runs)
+    against: dict[Reader, list[Speed]] = {
+        one: against_peers(taken[one], taken),
+        two: [Speed("one thread", statistics.median(taken[one]) / statistics.median(taken[two]), _TWICE)],
+    }
+    return [figure("read", reader, seconds, trace, against.get(reader, ())) for reader, seconds in taken.items()], failed
 
-    Every counted run comes right after an uncounted one of the same reader: a virtual machine may hand memory that nobody used for two
-    seconds back to its host, and a run after a slower one would then pay for getting it again.
 
-    A peer that fails is left out; the second list names it.
+def measure_kind(trace: Large, runs: int, kind: str = KIND) -> list[Figure]:
+    """One event of many, and what it costs at least: to look at every record once."""
+    one = Ours(f"trace.dat, only `{kind}`: one thread", threads=1, kind=kind)
+    scan = Action("trace.dat, only counts: one thread", lambda path: open_trace(path, threads=1).counts())
+    taken, _ = in_turn([one, scan], trace.path, runs)
+    speed = Speed("counts alone", statistics.median(taken[scan]) / statistics.median(taken[one]))
+    return [
+        figure("kind", one, taken[one], trace, [speed]),
+        Figure("kind", scan.what, taken[scan], trace.events, trace.size),
+    ]
+
+
+def measure_metadata(trace: Large, runs: int) -> Figure:
+    """The metadata alone; how much of the file is looked at for them, with the 64 KiB that Linux maps around a page that is."""
+    opened = open_trace(trace.path)
+    _ = opened.metadata
+    looked_at = mapped(trace.path)
+    del opened
+    reader = Action(f"trace.dat, metadata alone: {looked_at / 1e3:.0f} kB of the file", lambda path: open_trace(path).metadata)
+    taken, _ = in_turn([reader], trace.path, runs)
+    return Figure("metadata", reader.what, taken[reader])
+
+
+def mapped(path: Path) -> int:
+    """How many bytes of a file this process has in memory where it mapped it."""
+    sections = re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text(), flags=re.MULTILINE)
+    own = [section for section in sections if section.partition("\n")[0].endswith(f" {path}")]
+    return sum(int(size) << 10 for section in own for size in re.findall(r"^Rss: +(\d+) kB$", section, flags=re.MULTILINE))
+
+
+def measure_memory(traces: Sequence[Large], kind: str = KIND) -> list[Figure]:
+    """The memory that each trace takes, all events and one kind, with as many threads as there are by default; timed once."""
+    figures = []
+    for trace in traces:
+        for what, wanted in (("every field", None), (f"only `{kind}`", kind)):
+            reader = Ours(f"{trace.form}, {what}: memory", kind=wanted)
+            taken, _ = in_turn([reader], trace.path, 1)
+            figures.append(figure("memory", reader, taken[reader], trace))
+    return figures
+
+
+def packed(trace: Large, path: Path) -> Large:
+    """The same trace in version 7, packed with zstd.
+
+    Raises:
+        subprocess.CalledProcessError: trace-cmd cannot convert it.
     """
-    own: list[float] = []
-    others: dict[Peer, list[float]] = {peer: [] for peer in peers}
-    failed = []
-    for _ in range(runs):
-        read_all(trace.path)
-        own.append(_timed(trace.path))
-        for peer, seconds in list(others.items()):
-            run([*peer.command, trace.path])
-            finished = run([*peer.command, trace.path])
-            if finished.code:
-                failed.append(f"{peer.what}: ended with exit code {finished.code}")
-                del others[peer]
-            else:
-                seconds.append(finished.seconds)
-    ours = Peer("tracetool_parsers: every field, to Arrow", (sys.executable, "-m", "benchmarks.parsers"))
-    return [_figure(reader, seconds, trace) for reader, seconds in ({ours: own} | others).items()], failed
-
-
-def _timed(path: Path) -> float:
-    start = time.perf_counter()
-    tables = read_all(path)
-    seconds = time.perf_counter() - start
-    # Giving the memory back is not part of reading.
-    del tables
-    return seconds
-
-
-def _figure(reader: Peer, seconds: list[float], trace: Large) -> Figure:
-    # Memory is looked at in a run of its own: to look takes time.
-    seen = run([*reader.command, trace.path], anon=True)
-    return Figure("read", reader.what, seconds, trace.events, trace.size, seen.max_anon, seen.max_rss)
-
-
-if __name__ == "__main__":
-    read_all(Path(sys.argv[1]))
+    convert = ["trace-cmd", "convert", "-i", str(trace.path), "-o", str(path), "--file-version", "7", "--compression", "zstd"]
+    subprocess.run(convert, check=True, capture_output=True)
+    return Large(path, trace.recording, "trace.dat of version 7, zstd", trace.rounds, trace.events, path.stat().st_size)

@@ -1,4 +1,4 @@
-"""The other readers of trace.dat: a C program over libtracecmd, and `trace-cmd report`."""
+"""The other readers: a C program over libtracecmd, `trace-cmd report`, `perf script`."""
 
 from __future__ import annotations
 
@@ -8,27 +8,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tracetool.errors import TraceError
+from benchmarks.reading import Missing, Peer
 
 _SOURCE: Final = Path(__file__).with_name("peer.c")
 #: Debian's libtracecmd-dev does not name the two others, without which its header cannot be included.
 _PACKAGES: Final = "libtracecmd-dev, libtracefs-dev and libtraceevent-dev"
-
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """A reader of traces: what it does, and the command, which the path of the trace goes after."""
-
-    what: str
-    command: tuple[str, ...]
-
-
-class Missing(TraceError):
-    """A peer that cannot be had here; the message names it and says why."""
 
 
 def libtracecmd(folder: Path) -> Peer:
@@ -50,7 +37,7 @@ def libtracecmd(folder: Path) -> Peer:
     if made.returncode:
         print(made.stderr, file=sys.stderr)
         raise Missing("libtracecmd: the program does not compile against it")
-    return Peer("libtracecmd in C: every field as a number, nothing kept", (str(program),))
+    return Peer("libtracecmd", "libtracecmd in C: every field as a number, nothing kept", (str(program),), target=4)
 
 
 def trace_cmd_report() -> Peer:
@@ -61,16 +48,31 @@ def trace_cmd_report() -> Peer:
     """
     if shutil.which("trace-cmd") is None:
         raise Missing("trace-cmd report: needs trace-cmd")
-    return Peer("trace-cmd report -R > /dev/null", ("trace-cmd", "report", "-R", "-i"))
+    return Peer("trace-cmd report", "trace-cmd report -R > /dev/null", ("trace-cmd", "report", "-R", "-i"), target=50)
+
+
+def perf_script() -> Peer:
+    """The program that users read a perf.data with.
+
+    Raises:
+        Missing: there is no perf.
+    """
+    if shutil.which("perf") is None:
+        raise Missing("perf script: needs perf")
+    return Peer("perf script", "perf script > /dev/null", ("perf", "script", "-i"), target=20)
 
 
 def all_peers(folder: Path) -> tuple[list[Peer], list[str]]:
-    """The peers that can be had here, and of each other one why not."""
-    found, missing = [], []
-    makers: tuple[Callable[[], Peer], ...] = (functools.partial(libtracecmd, folder), trace_cmd_report)
+    """The peers for trace.dat that can be had here, and of each other one why not."""
+    return found(functools.partial(libtracecmd, folder), trace_cmd_report)
+
+
+def found(*makers: Callable[[], Peer]) -> tuple[list[Peer], list[str]]:
+    """The peers that can be had, and of each other one why not."""
+    peers, missing = [], []
     for make in makers:
         try:
-            found.append(make())
+            peers.append(make())
         except Missing as reason:
             missing.append(str(reason))
-    return found, missing
+    return peers, missing

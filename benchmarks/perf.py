@@ -1,4 +1,4 @@
-"""perf.data against `perf script`: all events with all their fields; `python -m benchmarks.perf TRACE` reads one once, for its memory.
+"""perf.data against `perf script`: all events with all their fields.
 
 The large file is a small one whose records come again and again, each time later: of a file in the usual layout whose records end in an
 identifier, as `perf record` writes them.
@@ -6,24 +6,17 @@ identifier, as `perf record` writes them.
 
 from __future__ import annotations
 
-import mmap
-import shutil
 import struct
-import sys
-import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-import pyarrow as pa
 
 from benchmarks.large import Large
-from benchmarks.peers import Peer
-from benchmarks.processes import run
-from benchmarks.results import Figure
-from tracetool_parsers import RawTrace
+from benchmarks.reading import Ours, Peer, Reader, against_peers, figure, in_turn
+from benchmarks.results import Figure, Speed
 from tracetool_parsers.perfattrs import TIME
-from tracetool_parsers.perfdata import open_perf_data
 from tracetool_parsers.perfheader import FINISHED_ROUND, read_header
 
 _SAMPLE: Final = 9
@@ -66,38 +59,12 @@ def make_large_perf(recording: Path, large: Path, events: int) -> Large:
             words[times] += span
         out.write(b"".join(struct.pack("<QQ", place + moved, length) for place, length in table))
         out.write(data[header.end + 16 * features :])
-    return Large(large, rounds, rounds * found, large.stat().st_size)
+    return Large(large, recording.name, "perf.data", rounds, rounds * found, large.stat().st_size)
 
 
-def read_all(path: Path) -> dict[str, pa.Table]:
-    """Every event of a perf.data as an Arrow table, from the closed file on."""
-    with path.open("rb") as file:
-        data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    return RawTrace(open_perf_data(data, str(path), strict=False)).tables()
-
-
-def measure_perf(trace: Large, runs: int) -> tuple[list[Figure], list[str]]:
-    """This library and `perf script` in turn, `runs` times; the second list says what could not be measured."""
-    own, peer = [], []
-    script = Peer("perf script", ("perf", "script", "-i"))
-    missing = [] if shutil.which("perf") else ["perf script: perf is not here"]
-    for _ in range(runs):
-        read_all(trace.path)
-        start = time.perf_counter()
-        tables = read_all(trace.path)
-        own.append(time.perf_counter() - start)
-        # Giving the memory back is not part of reading.
-        del tables
-        if not missing:
-            peer.append(run([*script.command, trace.path]).seconds)
-    ours = Peer("tracetool_parsers: perf.data, every field, to Arrow", (sys.executable, "-m", "benchmarks.perf"))
-    measured = [(ours, own)] if missing else [(ours, own), (script, peer)]
-    figures = []
-    for reader, seconds in measured:
-        seen = run([*reader.command, trace.path], anon=True)
-        figures.append(Figure("perf", reader.what, seconds, trace.events, trace.size, seen.max_anon, seen.max_rss))
-    return figures, missing
-
-
-if __name__ == "__main__":
-    read_all(Path(sys.argv[1]))
+def measure_perf(trace: Large, peers: Sequence[Peer], runs: int) -> tuple[list[Figure], list[str]]:
+    """This library and each peer in turn, `runs` times; the second list names the peers that failed."""
+    ours = Ours("perf.data, every field, to Arrow")
+    taken, failed = in_turn([ours, *peers], trace.path, runs)
+    against: dict[Reader, list[Speed]] = {ours: against_peers(taken[ours], taken)}
+    return [figure("perf", reader, seconds, trace, against.get(reader, ())) for reader, seconds in taken.items()], failed

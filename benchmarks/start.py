@@ -38,7 +38,7 @@ def measure_first_reading(large: Path, runs: int) -> list[Figure]:
     Raises:
         TraceError: tracetool itself fails.
     """
-    command = [sys.executable, "-m", "benchmarks.parsers", str(large)]
+    command = [sys.executable, "-m", "benchmarks.reading", str(large)]
     with tempfile.TemporaryDirectory() as cache:
         env = {"XDG_CACHE_HOME": cache, "TRACETOOL_LOOPS": "auto"}
         return [

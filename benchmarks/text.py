@@ -1,29 +1,19 @@
-"""Lines a second of text traces: `python -m benchmarks.text TEXT` reads one once, `measure_text` takes the figures."""
+"""Lines a second of text traces: of what trace-cmd reports, every line an event."""
 
 from __future__ import annotations
 
+import statistics
 import subprocess
-import sys
 import time
 from pathlib import Path
-
-import pyarrow as pa
+from typing import Final
 
 from benchmarks.large import Large
-from benchmarks.processes import run
-from benchmarks.results import Figure
-from tracetool_parsers.ftracetext import open_ftrace_text
-from tracetool_parsers.raw import RawTrace
+from benchmarks.reading import Ours, figure, in_turn
+from benchmarks.results import Figure, Speed
 
-
-def read_all(path: Path) -> dict[str, pa.Table]:
-    """Every event of a text as an Arrow table, from the closed file on: what it holds is found out, then read."""
-    import mmap
-
-    with path.open("rb") as file:
-        data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    trace = RawTrace(open_ftrace_text(data, str(path), strict=False))
-    return trace.tables(trace.event_names())
+#: Lines a second that are wanted at least, millions.
+_TARGET: Final = 1
 
 
 def make_text(recording: Path, folder: Path, lines: int) -> Large:
@@ -37,31 +27,17 @@ def make_text(recording: Path, folder: Path, lines: int) -> Large:
         out.write(head + b"\n")
         for _ in range(rounds):
             out.write(body)
-    return Large(path, rounds, own * rounds, path.stat().st_size)
+    return Large(path, recording.name, "text of trace-cmd report -t -R", rounds, own * rounds, path.stat().st_size)
 
 
 def measure_text(text: Large, runs: int) -> list[Figure]:
-    """All tables, compiled loops loaded: processor time of this thread, which other programs lengthen less than the clock."""
-    read_all(text.path)
-    seconds = []
-    for _ in range(runs):
-        start = time.thread_time()
-        tables = read_all(text.path)
-        seconds.append(time.thread_time() - start)
-        del tables
-    seen = run([sys.executable, "-m", "benchmarks.text", text.path], anon=True)
-    return [
-        Figure(
-            "text",
-            "tracetool_parsers: trace-cmd report -t -R, every field, to Arrow",
-            seconds,
-            text.events,
-            text.size,
-            seen.max_anon,
-            seen.max_rss,
-        )
+    """All tables, by the clock, and by processor time, which other programs lengthen less."""
+    readers = [
+        Ours("text, every field, to Arrow: by the clock"),
+        Ours("text, every field, to Arrow: processor time", clock=time.process_time),
     ]
-
-
-if __name__ == "__main__":
-    read_all(Path(sys.argv[1]))
+    taken, _ = in_turn(readers, text.path, runs)
+    return [
+        figure("text", reader, seconds, text, [Speed("1 million lines/s", text.events / statistics.median(seconds) / 1e6, _TARGET)])
+        for reader, seconds in taken.items()
+    ]

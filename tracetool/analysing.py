@@ -111,6 +111,7 @@ def _coverage(trace: Trace) -> Coverage:
     lost = pl.from_arrow(raw.losses)
     assert isinstance(lost, pl.DataFrame)
     counts = raw.counts()
+    own_records = {name for name, event in raw.formats().items() if event.system == "perf"}
     notes = [*raw.metadata.notes, *trace.history.events.notes]
     passed_over = unsupported(counts)
     if passed_over:
@@ -126,6 +127,7 @@ def _coverage(trace: Trace) -> Coverage:
     return Coverage(
         lost_events=None if lost["events"].null_count() else int(lost["events"].sum()),
         uncertain_ns=last - min([last, *lost["from_ns"].fill_null(first).to_list()]),
-        unknown_events={name: number for name, number in counts.items() if name not in BY_EVENT},
+        # Records of perf itself (mmap, comm, fork) are no events of the kernel's memory management.
+        unknown_events={name: number for name, number in counts.items() if name not in BY_EVENT and name not in own_records},
         notes=tuple(notes),
     )

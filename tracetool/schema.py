@@ -207,6 +207,7 @@ LOSSES: Final[Table] = {
     "to_ns": Column("Int64", "the first event after it", "ns"),
     "events": Column("Int64", "how many; null: not known"),
     "source": Column("String", "what says so"),
+    "offset": Column("Int64", "byte of the file; null: it has no place there"),
 }
 
 COSTS: Final[Table] = {

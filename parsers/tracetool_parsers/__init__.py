@@ -4,7 +4,9 @@
     trace.event_names()
     trace.table("mm_page_alloc")                         # pyarrow.Table
 
-Read are trace.dat files of trace-cmd, versions 6 and 7, of 64-bit little-endian kernels; see `RawTrace` for what a table has.
+Read are trace.dat files of trace-cmd, versions 6 and 7, perf.data in all its modes, the text of tracefs, `trace-cmd report` and
+`perf script`, and Parquet and Arrow files that `tracetool export` wrote; packed with gzip, xz or zstd or not, and from standard input
+("-"). `RawTrace` says what a table has, docs/formats.md what each format can tell.
 The package knows nothing of what the events mean and needs nothing of tracetool.
 
 Names are imported when they are used: the errors alone cost no library.

@@ -22,7 +22,7 @@ from .errors import ParseError
 from .eventformat import EventFormat, Field
 from .exportschema import ALWAYS, EVENT, EVENT_TYPE, FORMATS_KEY, HEADER_TYPES, KEY, Description, Exported
 from .inputs import TRUNCATED
-from .losses import losses_table
+from .losses import Loss, losses_table
 from .metadata import Metadata
 from .source import Source
 
@@ -194,7 +194,7 @@ class ExportedTrace(Source):
         if not self.missing:
             return losses
         after = self._survey.span[1] if self._survey.span else None
-        return pa.concat_tables([losses, losses_table([(-1, after, None, self.missing, TRUNCATED)])])
+        return pa.concat_tables([losses, losses_table([Loss(-1, after, None, self.missing, TRUNCATED)])])
 
     @property
     def missing(self) -> int:

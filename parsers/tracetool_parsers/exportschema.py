@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 import pyarrow as pa
 
 from .eventformat import HEADER_COLUMNS, EventFormat, Field
-from .losses import SCHEMA, losses_table
+from .losses import SCHEMA, Loss, losses_table
 from .metadata import Metadata
 
 T = TypeVar("T")
@@ -139,7 +139,7 @@ class Description:
             if about["schema_version"] != SCHEMA_VERSION:
                 raise ValueError(f"schema version {about['schema_version']!r} is not {SCHEMA_VERSION}")
             counts = {_is(str, name): _is(int, count) for name, count in about["counts"].items()}
-            losses = losses_table([tuple(row[name] for name in SCHEMA.names) for row in about["losses"]])
+            losses = losses_table([Loss(*(row[name] for name in SCHEMA.names)) for row in about["losses"]])
             events = {_is(str, event["event"]): _event(event) for event in formats}
             if len({event.format.id for event in events.values()}) < len(events):
                 raise ValueError("two events have the same number")

@@ -33,7 +33,7 @@ def open_ftrace_text(data: memoryview, path: str, *, strict: bool) -> Source:
     if kind is None or kind == "perf script text":
         kind = "ftrace text"
     head = read_head(first, kind)
-    return TextTrace(data, head, Metadata(path, kind, cpus=head.cpus, notes=notes_of(head)), strict=strict)
+    return TextTrace(data, head, Metadata(path, kind, cpus=head.cpus, notes=notes_of(head), details=head.details), strict=strict)
 
 
 def notes_of(head: Head) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from .errors import ParseError, TraceError, UnknownEvent
 from .eventformat import EventFormat, Field
 from .inputs import STDIN, Input, read_input
-from .losses import SCHEMA, losses_table
+from .losses import SCHEMA, Loss, losses_table
 from .metadata import Metadata
 from .raw import RawTrace
 from .sniff import TEXTS, Format, forced, format_named, sniff
@@ -28,7 +28,12 @@ class Opener(Protocol):
 
 
 def open_trace(
-    path: str | os.PathLike[str], *, buffers: Sequence[str] | None = None, strict: bool = False, input_format: str | None = None
+    path: str | os.PathLike[str],
+    *,
+    buffers: Sequence[str] | None = None,
+    strict: bool = False,
+    input_format: str | None = None,
+    threads: int | None = None,
 ) -> RawTrace:
     """Open a recorded trace; its format is told from its first bytes.
 
@@ -38,6 +43,7 @@ def open_trace(
         buffers: the ring buffer instances to read, by name ("" is the top one); None: all.
         strict: whether damage of the event data is an error; then they are looked at at once.
         input_format: one of `sniff.Format`, whatever the first bytes look like; None: what they say.
+        threads: how many to read the events of a trace.dat with, None: one a core; the other formats are read with one.
 
     Raises:
         TraceError: the file cannot be read.
@@ -50,7 +56,7 @@ def open_trace(
         trace = RawTrace(_directory(name, form, strict=strict))
     else:
         given = read_input(name, strict=strict)
-        trace = RawTrace(_source(given, name, form, buffers, strict=strict))
+        trace = RawTrace(_source(given, name, form, buffers, strict=strict, threads=threads))
     if form in TEXTS and not trace.counts():
         raise ParseError(f"has no line of {form}", path=name, offset=0, hint="leave --input-format out, and it is told what the file is")
     if strict:
@@ -66,11 +72,11 @@ def _directory(path: str, form: Format | None, *, strict: bool) -> Source:
     return open_perf_directory(path, strict=strict)
 
 
-def _source(given: Input, path: str, form: Format | None, buffers: Sequence[str] | None, *, strict: bool) -> Source:
+def _source(given: Input, path: str, form: Format | None, buffers: Sequence[str] | None, *, strict: bool, threads: int | None) -> Source:
     if not given.packings:
-        return _opened(given.data, path, form, buffers, strict=strict)
+        return _opened(given.data, path, form, buffers, strict=strict, threads=threads)
     try:
-        return Unpacked(_opened(given.data, path, form, buffers, strict=strict), given)
+        return Unpacked(_opened(given.data, path, form, buffers, strict=strict, threads=threads), given)
     except ParseError as error:
         if given.broken:
             # The compressed data are to blame, not the format inside.
@@ -78,13 +84,15 @@ def _source(given: Input, path: str, form: Format | None, buffers: Sequence[str]
         raise
 
 
-def _opened(data: memoryview, path: str, form: Format | None, buffers: Sequence[str] | None, *, strict: bool) -> Source:
+def _opened(
+    data: memoryview, path: str, form: Format | None, buffers: Sequence[str] | None, *, strict: bool, threads: int | None
+) -> Source:
     """What reads the format; readers are imported when they are needed."""
     form = sniff(data, path) if form is None else forced(data, form, path)
     if form is Format.trace_dat:
         from .tracedat_source import open_trace_dat
 
-        return open_trace_dat(data, path, buffers=buffers, strict=strict)
+        return open_trace_dat(data, path, buffers=buffers, strict=strict, threads=threads)
     source = _read_by(form)(data, path, strict=strict)
     for name in buffers or ():
         if name not in source.metadata.buffers:
@@ -141,7 +149,7 @@ class Unpacked(Source):
         losses = self._source.losses
         if self._broken is None or self._broken.source in losses.column("source").to_pylist():
             return losses
-        return pa.concat_tables([losses, losses_table([(-1, None, None, None, self._broken.source)])]).cast(SCHEMA)
+        return pa.concat_tables([losses, losses_table([Loss(-1, None, None, None, self._broken.source, self._broken.offset)])]).cast(SCHEMA)
 
     def counts(self) -> Mapping[int, int]:
         """As inside."""

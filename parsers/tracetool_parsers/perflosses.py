@@ -56,16 +56,18 @@ def losses_of(walk: Walk, lost: Sequence[Lost], *, finished: bool) -> pa.Table:
     state = walk.state
     earliest, latest = (int(state[EARLIEST]), int(state[LATEST])) if state[LATEST] else (None, None)
     rows = _recorded(walk, lost, earliest)
-    rows += [(-1, gap.after, gap.before, None, gap.source) for gap in walk.gaps]
+    in_file = walk.records.in_file
+    rows += [Loss(-1, gap.after, gap.before, None, gap.source, 4 * gap.word if in_file and gap.word >= 0 else None) for gap in walk.gaps]
     # Nothing can be told of what comes after a break in a compressed stream.
-    rows += [(-1, None, None, None, source) for source, _ in walk.records.damage if source not in {gap.source for gap in walk.gaps}]
+    known = {gap.source for gap in walk.gaps}
+    rows += [Loss(-1, None, None, None, source, at) for source, at in walk.records.damage if source not in known]
     rows += [
-        (-1, earliest, latest, int(state[at]), source)
+        Loss(-1, earliest, latest, int(state[at]), source)
         for at, source in ((UNKNOWN, UNKNOWN_EVENT), (UNREADABLE, DAMAGED_SAMPLE))
         if state[at]
     ]
     if not finished:
-        rows.append((-1, latest, None, None, KILLED))
+        rows.append(Loss(-1, latest, None, None, KILLED))
     return losses_table(rows)
 
 
@@ -86,7 +88,7 @@ def _recorded(walk: Walk, lost: Sequence[Lost], earliest: int | None) -> list[Lo
     by_filter = ~is_lost & (misc & _BY_FILTER > 0)
     timed = is_lost | ((times > 0) & ~by_filter)
     found: list[Loss] = [
-        (cpu, since or None, until or None, count, LOST_RECORD if kind == LOST else LOST_SAMPLES_RECORD)
+        Loss(cpu, since or None, until or None, count, LOST_RECORD if kind == LOST else LOST_SAMPLES_RECORD)
         for cpu, since, until, count, kind in zip(*(values[timed].tolist() for values in (cpus, before, times, counts, types)), strict=True)
     ]
     counted = ~timed & ~by_filter
@@ -95,5 +97,5 @@ def _recorded(walk: Walk, lost: Sequence[Lost], earliest: int | None) -> list[Lo
         of_cpu = (cpus == cpu) | (cpu < 0)
         left = int(counts[counted & of_cpu].sum()) - int(counts[is_lost & of_cpu].sum())
         if left > 0:
-            found.append((cpu, earliest, None, left, LOST_SAMPLES_RECORD))
+            found.append(Loss(cpu, earliest, None, left, LOST_SAMPLES_RECORD))
     return found

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from .eventformat import Field
-from .fields import Rows, column, numbers
+from .fields import Rows, column, looked_up, numbers
 
 Array = npt.NDArray[Any]
 
@@ -50,11 +50,12 @@ class Names:
             named: int32, what each row's thread was named by.
             about: int32, the threads; looked at only where nothing named them.
         """
-        codes = self._codes[named]
+        codes = looked_up(self._codes, named)
         nameless = named < 0
         more: list[str] = []
         if nameless.any():
             tids, which = np.unique(about[nameless], return_inverse=True)
             codes[nameless] = len(self._numbers) + which
             more = [f":{tid}" for tid in tids.tolist()]
-        return pa.DictionaryArray.from_arrays(pa.array(codes), pa.array([*self._numbers, *more], pa.string()))
+        # Not checked again: numbers that were looked up are in range.
+        return pa.DictionaryArray.from_arrays(pa.array(codes), pa.array([*self._numbers, *more], pa.string()), safe=False)

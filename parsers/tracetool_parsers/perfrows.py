@@ -28,6 +28,7 @@ from .perfrecords import (
     word64,
 )
 from .ringbuffer import word
+from .streams import pairs_of
 
 Array = npt.NDArray[Any]
 
@@ -188,6 +189,7 @@ def size_of(words: Array, start: int, swapped: int) -> int:
 @loop
 def emit(  # noqa: C901, PLR0912, PLR0915 -- one loop, as calls would cost as much as the work
     words: Array,
+    pairs: Array,
     order: Array,
     queue: Queue,
     layouts: Layouts,
@@ -263,13 +265,11 @@ def emit(  # noqa: C901, PLR0912, PLR0915 -- one loop, as calls would cost as mu
         if counted:
             columns.positions[index(row)] = position + turn
         for copy in range(plan.first[index(source)], plan.values[index(source)]):
-            at = start + plan.at[index(copy)]
-            columns.doubles[index(plan.bases[index(copy)] + row)] = word(words, at, 0) | word(words, at + 1, 0) << 32
+            columns.doubles[index(plan.bases[index(copy)] + row)] = pairs[index(start + plan.at[index(copy)])]
         for copy in range(plan.values[index(source)], plan.split[index(source)]):
-            at = body + plan.at[index(copy)]
-            columns.doubles[index(plan.bases[index(copy)] + row)] = word(words, at, 0) | word(words, at + 1, 0) << 32
+            columns.doubles[index(plan.bases[index(copy)] + row)] = pairs[index(body + plan.at[index(copy)])]
         for copy in range(plan.split[index(source)], plan.last[index(source)]):
-            columns.singles[index(plan.bases[index(copy)] + row)] = words[body + plan.at[index(copy)]]
+            columns.singles[index(plan.bases[index(copy)] + row)] = words[index(body + plan.at[index(copy)])]
 
 
 class Emission:
@@ -277,11 +277,13 @@ class Emission:
 
     def __init__(self, words: Array, layouts: Layouts, ids: Ids) -> None:
         """Begin with no thread known."""
-        self._words, self._layouts, self._ids = words, layouts, ids
+        self._words, self._pairs, self._layouts, self._ids = words, pairs_of(words), layouts, ids
         self._threads = Threads.new()
         self._delivered = 0
 
     def emit(self, order: Array, queue: Queue, plan: Plan, columns: Columns) -> None:
         """Write the rows of the next records; `order` numbers them in the queue."""
-        emit.run(order.size, self._words, order, queue, self._layouts, self._ids, plan, self._threads, self._delivered, columns)
+        emit.run(
+            order.size, self._words, self._pairs, order, queue, self._layouts, self._ids, plan, self._threads, self._delivered, columns
+        )
         self._delivered += order.size

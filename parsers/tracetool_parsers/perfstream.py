@@ -122,7 +122,8 @@ class _Joined:
 
     def add(self, data: memoryview, begin: int, end: int) -> None:
         """Add the records of one file."""
-        unpacking: _Unpacking | None = _Unpacking(self._room, self._swapped)
+        stream = _Unpacking(self._room, self._swapped)
+        unpacking: _Unpacking | None = stream
         at, window = begin, _WINDOW
         while at + 8 <= end:
             # Compressed records have any size: what lies behind one is copied to where words begin.
@@ -143,6 +144,7 @@ class _Joined:
                 break
             else:
                 window = min(4 * window, _PIECE)
+        stream.end()
         if at < end:
             self._give_up(data[at:end], at)
 
@@ -188,6 +190,10 @@ class _Unpacking:
         except (*self._errors, _TooLarge):
             return False
         return True
+
+    def end(self) -> None:
+        """Let go of the decompressor: it knows this object, and no garbage collector sees that it does."""
+        del self._stream
 
     def write(self, piece: bytes) -> int:
         """Take what was unpacked."""

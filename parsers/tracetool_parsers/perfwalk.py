@@ -43,6 +43,10 @@ _MOST_GAPS: Final = 1000
 _NEVER: Final = (1 << 63) - 1
 
 
+def _nobody(order: Array, queue: Queue) -> None:
+    """Takes nothing."""
+
+
 @dataclass
 class Gap:
     """A damaged place.
@@ -96,6 +100,9 @@ class Walk:
         queue = Queue.room(min(_QUEUE, items // 2 + 1))
         with ThreadPoolExecutor(1) as self._other:
             self._run(queue, cpus)
+        # What remains of a walk is kept by the one who asked for it, and `deliver` knows that one: a circle that would keep the queue, too.
+        self._delivery = self._spare = None
+        self.deliver = _nobody
 
     def _run(self, queue: Queue, cpus: Array) -> None:
         records, state = self.records, self.state

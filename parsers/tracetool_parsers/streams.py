@@ -118,7 +118,7 @@ class Memory:
         if self.lasts:
             self.words: npt.NDArray[Any] = np.frombuffer(data[: len(data) // 4 * 4], np.dtype("<u4"))
             self._rooms = [0] * len(streams)
-            self.pairs = _pairs(self.words)
+            self.pairs = pairs_of(self.words)
             return
         fair = min(_STRETCH, _ALL_STRETCHES // len(streams))
         self._rooms = [-(-min(max(stream.stretch, fair), stream.bytes) // 8) * 8 for stream in streams]
@@ -128,7 +128,7 @@ class Memory:
         except MemoryError as error:
             message = f"the event data state chunks of {max(self._rooms)} bytes"
             raise ParseError(message, offset=streams[0].offset, hint="the file is damaged") from error
-        self.pairs = _pairs(self.words)
+        self.pairs = pairs_of(self.words)
 
     def feed(self, number: int, stream: Stream, first: int, last: int) -> Feed:
         """The blocks first..last (without the last) of the stream with that number."""
@@ -137,7 +137,8 @@ class Memory:
         return Feed(self, stream, first, last, self._starts[number], self._rooms[number])
 
 
-def _pairs(words: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def pairs_of(words: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Each word together with the one after it (uint64, one less), not copied: such a number may lie at any word."""
     if words.size < 2:
         return np.empty(0, np.uint64)
     whole = words[: words.size // 2 * 2].view(np.uint64)

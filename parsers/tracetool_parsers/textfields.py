@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import numpy as np
 import numpy.typing as npt
 
-from .loops import part
-from .textlines import CALL, ENTER, EXIT, MARKED, NAMED, STACK, after_spaces, is_digit, starts
+from .loops import index, part
+from .textlines import CALL, ENTER, EXIT, MARKED, NAMED, STACK, after_spaces, is_digit, same, starts
 from .textmemory import (
     ARGS_AT,
     EVENT_AT,
@@ -21,6 +20,7 @@ from .textmemory import (
     EVENT_LAST,
     EVENT_LENGTH,
     EVENT_STYLE,
+    EVENT_USUAL,
     EVENT_WIDTH,
     EVENTS,
     FIELD_AT,
@@ -30,9 +30,11 @@ from .textmemory import (
     FIELD_MODE,
     FIELD_NEXT,
     FIELD_OFF,
+    FIELD_PRESENT,
     FIELD_PREVIOUS,
     FIELDS,
     KIND,
+    KNOWN,
     LINES,
     MOST_EVENTS,
     MOST_FIELDS,
@@ -40,6 +42,7 @@ from .textmemory import (
     NAME_AT,
     NAME_END,
     SLOTS,
+    SPOT,
     TOKEN_AT,
     TOKEN_CLASS,
     TOKEN_END,
@@ -47,8 +50,10 @@ from .textmemory import (
     TOKEN_KEY,
     TOKEN_STOP,
     TOKEN_VALUE,
+    USUAL,
     VALUE,
 )
+from .textnumbers import BARE, HEX_NUMBER, MOST_DIGITS, NUMBER, OTHER, SYMBOL, number_at, read_number
 
 Array = npt.NDArray[Any]
 
@@ -71,25 +76,6 @@ PERIOD: Final = -4
 FIRST: Final = -5
 SECOND: Final = -6
 
-#: The longest text of a number.
-MOST_DIGITS: Final = 24
-
-#: How a field is read.
-UNASKED: Final = 0
-NUMBER: Final = 1
-HEX_NUMBER: Final = 2
-STRING: Final = 3
-
-#: What the values of a field are; a field has all that occur.
-DECIMAL: Final = 1
-NEGATIVE: Final = 2
-BIG: Final = 4
-HEXADECIMAL: Final = 8
-BARE: Final = 16
-OTHER: Final = 32
-#: Not of the value: a symbol follows the address.
-SYMBOL: Final = 64
-
 _SPACE, _COMMA, _EQUALS, _COLON, _OPEN, _CLOSE, _QUOTE = 32, 44, 61, 58, 40, 41, 34
 _ENTER: Final = tuple(b"sys_enter_")
 _EXIT: Final = tuple(b"sys_exit_")
@@ -97,10 +83,6 @@ _PRINT: Final = tuple(b"print")
 _IP: Final = tuple(b"ip=")
 _BUF: Final = tuple(b" buf=")
 _THEN: Final = tuple(b" ==>")
-#: The value of each hexadecimal digit, 99 for other bytes.
-DIGITS: Final[Array] = np.full(256, 99, np.int64)
-DIGITS[list(b"0123456789abcdef")] = range(16)
-DIGITS[list(b"ABCDEF")] = range(10, 16)
 # Letters after the name of a perf event: tools/perf/Documentation/perf-list.txt, event modifiers.
 _MODIFIERS: Final = tuple(b"ukhIGHpPSDWeb")
 
@@ -109,47 +91,47 @@ _MODIFIERS: Final = tuple(b"ukhIGHpPSDWeb")
 
 
 @part
-def same(data: Array, one: int, other: int, length: int) -> bool:
-    """Whether the bytes at two places are equal."""
-    for i in range(length):  # noqa: SIM110 - loops make no generators
-        if data[one + i] != data[other + i]:
-            return False
-    return True
-
-
-@part
 def hash_of(data: Array, at: int, end: int, seed: int) -> int:
     """A hash of bytes, 32 bits."""
     value = 2166136261 ^ seed
-    for i in range(at, end):
-        value = (value ^ data[i]) * 16777619 & 0xFFFFFFFF
+    if (end - at) & 1:
+        value = (value ^ data[index(at)]) * 16777619 & 0xFFFFFFFF
+        at += 1
+    # By two: each step waits for the one before it.
+    while at < end:
+        value = (value ^ data[index(at)] ^ data[index(at + 1)] * 256) * 16777619 & 0xFFFFFFFF
+        at += 2
     return value ^ value >> 15
 
 
 @part
 def event_of(data: Array, perf: int, memory: Array) -> int:
     """The number of the event that the line in `memory` names, -1 where there are too many."""
+    if memory[KNOWN] >= 0:
+        return int(memory[KNOWN])
     kind, at, end = memory[KIND], memory[NAME_AT], memory[NAME_END]
     if kind == MARKED or kind == CALL or kind == STACK:
         end = at
     mask = 2 * MOST_EVENTS - 1
     slot = hash_of(data, at, end, kind) & mask
-    while memory[SLOTS + slot]:
-        event = memory[SLOTS + slot] - 1
+    while memory[index(SLOTS + slot)]:
+        event = memory[index(SLOTS + slot)] - 1
         if (
-            memory[EVENT_KIND + event] == kind
-            and memory[EVENT_LENGTH + event] == end - at
-            and same(data, memory[EVENT_AT + event], at, end - at)
+            memory[index(EVENT_KIND + event)] == kind
+            and memory[index(EVENT_LENGTH + event)] == end - at
+            and same(data, memory[index(EVENT_AT + event)], at, end - at)
         ):
+            if kind == NAMED and memory[SPOT]:
+                memory[index(memory[SPOT])] = event + 1
             return int(event)
         slot = slot + 1 & mask
     event = memory[EVENTS]
     if event == MOST_EVENTS:
         return -1
     memory[EVENTS] += 1
-    memory[SLOTS + slot] = event + 1
-    memory[EVENT_AT + event], memory[EVENT_LENGTH + event], memory[EVENT_KIND + event] = at, end - at, kind
-    memory[EVENT_STYLE + event] = style_of(data, at, end, kind, perf)
+    memory[index(SLOTS + slot)] = event + 1
+    memory[index(EVENT_AT + event)], memory[index(EVENT_LENGTH + event)], memory[index(EVENT_KIND + event)] = at, end - at, kind
+    memory[index(EVENT_STYLE + event)] = style_of(data, at, end, kind, perf)
     return int(event)
 
 
@@ -188,8 +170,21 @@ def is_sampled(data: Array, at: int, end: int) -> bool:
 
 
 @part
+def count_usual(event: int, memory: Array) -> None:
+    """Count the usual lines of an event, which had all of its fields, for each field."""
+    lines = memory[EVENT_USUAL + event]
+    if lines:
+        memory[EVENT_USUAL + event] = 0
+        field = memory[EVENT_FIRST + event]
+        while field:
+            memory[FIELD_PRESENT + field] += lines
+            field = memory[FIELD_NEXT + field]
+
+
+@part
 def add_field(event: int, at: int, length: int, memory: Array) -> int:
     """A new field of an event, 0 where there are too many."""
+    count_usual(event, memory)
     if memory[EVENT_WIDTH + event] == MOST_FIELDS_OF_ONE or memory[FIELDS] + 1 == MOST_FIELDS:
         return 0
     memory[FIELDS] += 1
@@ -210,25 +205,29 @@ def add_field(event: int, at: int, length: int, memory: Array) -> int:
 def keyed(data: Array, event: int, at: int, end: int, expected: int, memory: Array) -> int:
     """The field of an event that a key names, which is mostly the one that is expected; 0 where it is none."""
     length = end - at
-    field = expected or memory[EVENT_FIRST + event]
+    field = expected or memory[index(EVENT_FIRST + event)]
     # Once round: from the one that is expected to the last, then from the first.
-    for _ in range(memory[EVENT_WIDTH + event]):
-        if memory[FIELD_AT + field] >= 0 and memory[FIELD_LENGTH + field] == length and same(data, memory[FIELD_AT + field], at, length):
-            return 0 if memory[FIELD_OFF + field] else int(field)
-        field = memory[FIELD_NEXT + field]
+    for _ in range(memory[index(EVENT_WIDTH + event)]):
+        if (
+            memory[index(FIELD_AT + field)] >= 0
+            and memory[index(FIELD_LENGTH + field)] == length
+            and same(data, memory[index(FIELD_AT + field)], at, length)
+        ):
+            return 0 if memory[index(FIELD_OFF + field)] else int(field)
+        field = memory[index(FIELD_NEXT + field)]
         if field == 0:
-            field = memory[EVENT_FIRST + event]
+            field = memory[index(EVENT_FIRST + event)]
     return add_field(event, at, length, memory)
 
 
 @part
 def keyless(event: int, place: int, memory: Array) -> int:
     """The field of an event that has no key: `ARGS`, `RET`..."""
-    field = memory[EVENT_FIRST + event]
+    field = memory[index(EVENT_FIRST + event)]
     while field:
-        if memory[FIELD_AT + field] == place:
+        if memory[index(FIELD_AT + field)] == place:
             return int(field)
-        field = memory[FIELD_NEXT + field]
+        field = memory[index(FIELD_NEXT + field)]
     return add_field(event, place, 0, memory)
 
 
@@ -240,8 +239,8 @@ def put(memory: Array, number: int, field: int, at: int, end: int) -> int:
     """Write a token without a key; how many there are then."""
     if field == 0:
         return number
-    memory[TOKEN_FIELD + number], memory[TOKEN_KEY + number] = field, at
-    memory[TOKEN_AT + number], memory[TOKEN_END + number], memory[TOKEN_STOP + number] = at, end, -1
+    memory[index(TOKEN_FIELD + number)], memory[index(TOKEN_KEY + number)] = field, at
+    memory[index(TOKEN_AT + number)], memory[index(TOKEN_END + number)], memory[index(TOKEN_STOP + number)] = at, end, -1
     return number + 1
 
 
@@ -249,14 +248,15 @@ def put(memory: Array, number: int, field: int, at: int, end: int) -> int:
 def split(data: Array, event: int, end: int, memory: Array) -> int:
     """Write the fields of the line in `memory`, which ends at `end`, beside it; how many they are."""
     at = after_spaces(data, memory[ARGS_AT], end)
-    while end > at and data[end - 1] == 13:
+    while end > at and data[index(end - 1)] == 13:
         end -= 1
-    style = memory[EVENT_STYLE + event]
+    memory[USUAL] = 0
+    style = memory[index(EVENT_STYLE + event)]
     if style == TEXT:
-        return put(memory, 0, keyless(event, BUF, memory), text_of(data, memory[ARGS_AT], end, memory[EVENT_KIND + event]), end)
+        return put(memory, 0, keyless(event, BUF, memory), text_of(data, memory[ARGS_AT], end, memory[index(EVENT_KIND + event)]), end)
     if style == PAIRS:
         return split_pairs(data, event, at, end, memory)
-    if style == RETURNS and at < end and (is_digit(data[at]) or data[at] == 45):
+    if style == RETURNS and at < end and (is_digit(data[index(at)]) or data[index(at)] == 45):
         return put(memory, 0, keyless(event, RET, memory), at, end)
     if style == WHOLE:
         return put(memory, 0, keyless(event, ARGS, memory), at, end)
@@ -310,10 +310,10 @@ def split_addresses(data: Array, event: int, at: int, end: int, memory: Array) -
 @part
 def split_pairs(data: Array, event: int, at: int, end: int, memory: Array) -> int:
     """The arguments of a system call: `key: value, key: value`, of tracefs up to `)`; in raw reports `key=value`."""
-    if memory[EVENT_KIND + event] == ENTER:
-        while end > at and data[end - 1] == _SPACE:
+    if memory[index(EVENT_KIND + event)] == ENTER:
+        while end > at and data[index(end - 1)] == _SPACE:
             end -= 1
-        if end > at and data[end - 1] == _CLOSE:
+        if end > at and data[index(end - 1)] == _CLOSE:
             end -= 1
     memory[LINES] += 1
     line = memory[LINES]
@@ -322,21 +322,21 @@ def split_pairs(data: Array, event: int, at: int, end: int, memory: Array) -> in
     i = at
     while i < end and number < MOST_FIELDS_OF_ONE:
         stop = i
-        while stop < end and is_key(data[stop]):
+        while stop < end and is_key(data[index(stop)]):
             stop += 1
-        if stop == i or stop >= end or data[stop] != _COLON:
+        if stop == i or stop >= end or data[index(stop)] != _COLON:
             if number == 0:
                 return split_keys(data, event, at, end, memory)
             break
         field = keyed(data, event, i, stop, expected, memory) if stop - i <= MOST_KEY else 0
         value = after_spaces(data, stop + 1, end)
         stop = value
-        while stop < end and data[stop] != _COMMA:
+        while stop < end and data[index(stop)] != _COMMA:
             stop += 1
-        if field and memory[FIELD_LINE + field] != line:
-            memory[FIELD_LINE + field] = line
+        if field and memory[index(FIELD_LINE + field)] != line:
+            memory[index(FIELD_LINE + field)] = line
             number = put(memory, number, field, value, stop)
-            expected = memory[FIELD_NEXT + field]
+            expected = memory[index(FIELD_NEXT + field)]
         i = after_spaces(data, stop + 1, end)
     return number
 
@@ -351,66 +351,76 @@ def is_key(byte: int) -> bool:
 def split_keys(data: Array, event: int, at: int, end: int, memory: Array) -> int:
     """Fields `key=value` with the text before the first; a key stands at the start or after a space."""
     number = 0
-    expected = memory[EVENT_FIRST + event]
+    expected = memory[index(EVENT_FIRST + event)]
     ordered = plain = quotes = True
-    ended = 0
+    ended = unusual = 0
     i = at
     while i < end and number < MOST_FIELDS_OF_ONE:
         # Mostly the key that comes next: compared here, as a call takes longer than the comparison.
-        stop = i + memory[FIELD_LENGTH + expected]
+        stop = i + memory[index(FIELD_LENGTH + expected)]
         named = 0
-        if expected and stop < end and data[stop] == _EQUALS and memory[FIELD_AT + expected] >= 0 and memory[FIELD_OFF + expected] == 0:
-            named = memory[FIELD_AT + expected] - i
+        if (
+            expected
+            and stop < end
+            and data[index(stop)] == _EQUALS
+            and memory[index(FIELD_AT + expected)] >= 0
+            and memory[index(FIELD_OFF + expected)] == 0
+        ):
+            named = memory[index(FIELD_AT + expected)] - i
             stop = i
-            while data[stop] == data[stop + named] and data[stop] != _EQUALS:
+            while data[index(stop)] == data[index(stop + named)] and data[index(stop)] != _EQUALS:
                 stop += 1
-        if stop > i and stop - i == memory[FIELD_LENGTH + expected] and named:
+        if stop > i and stop - i == memory[index(FIELD_LENGTH + expected)] and named:
             field = expected
         else:
             stop = i
-            while stop < end and is_key(data[stop]):
+            while stop < end and is_key(data[index(stop)]):
                 stop += 1
-            keys = i < stop < end and stop - i <= MOST_KEY and data[stop] == _EQUALS and not is_digit(data[i])
+            keys = i < stop < end and stop - i <= MOST_KEY and data[index(stop)] == _EQUALS and not is_digit(data[index(i)])
             field = keyed(data, event, i, stop, expected, memory) if keys else 0
             ordered = ordered and field == 0
         if field:
             plain = plain and (number == 0 or ended == i - 1)
             stop += 1
-            memory[TOKEN_FIELD + number], memory[TOKEN_KEY + number], memory[TOKEN_AT + number] = field, i, stop
-            expected = memory[FIELD_NEXT + field]
+            memory[index(TOKEN_FIELD + number)], memory[index(TOKEN_KEY + number)], memory[index(TOKEN_AT + number)] = field, i, stop
+            expected = memory[index(FIELD_NEXT + field)]
             ended = -1
-            if quotes and stop < end and data[stop] == _QUOTE:
+            if quotes and stop < end and data[index(stop)] == _QUOTE:
                 close = closing(data, stop + 1, end)
                 quotes = close < end
                 stop = close if quotes else stop
-            elif memory[FIELD_MODE + field] == NUMBER or memory[FIELD_MODE + field] == HEX_NUMBER:
-                found, value, stop = number_at(data, stop, end, memory[FIELD_MODE + field])
-                memory[TOKEN_CLASS + number], memory[TOKEN_VALUE + number] = found, value
+            elif memory[index(FIELD_MODE + field)] == NUMBER or memory[index(FIELD_MODE + field)] == HEX_NUMBER:
+                found, value, stop = number_at(data, stop, end, memory[index(FIELD_MODE + field)])
+                memory[index(TOKEN_CLASS + number)], memory[index(TOKEN_VALUE + number)] = found, value
                 ended = stop if found != OTHER else -1
-            memory[TOKEN_STOP + number] = memory[TOKEN_END + number] = ended
+                unusual |= found & ~memory[index(FIELD_FLAGS + field)]
+            memory[index(TOKEN_STOP + number)] = memory[index(TOKEN_END + number)] = ended
             number += 1
-        while stop < end and data[stop] != _SPACE:
+        while stop < end and data[index(stop)] != _SPACE:
             stop += 1
         i = stop + 1
-        while i < end and data[i] == _SPACE:
+        while i < end and data[index(i)] == _SPACE:
             i += 1
     if not ordered:
         number = in_order(event, number, memory)
-    if not (ordered and plain and ended == end):
+    plain = plain and ordered and ended == end
+    if not plain:
         bound(data, number, end, memory)
     first = memory[TOKEN_KEY] if number else end
-    while first > at and data[first - 1] == _SPACE:
+    while first > at and data[index(first - 1)] == _SPACE:
         first -= 1
     # A probe's place, `(function+0x0/0x10)`, is the same in every row of its event.
-    if first > at and not (data[at] == _OPEN and data[first - 1] == _CLOSE):
-        number = put(memory, number, keyless(event, ARGS, memory), at, first)
+    if first > at and not (data[index(at)] == _OPEN and data[index(first - 1)] == _CLOSE):
+        return put(memory, number, keyless(event, ARGS, memory), at, first)
+    if plain and unusual == 0 and number == memory[index(EVENT_WIDTH + event)]:
+        memory[USUAL] = 1
     return number
 
 
 @part
 def closing(data: Array, at: int, end: int) -> int:
     """Where the quotation ends that starts before `at`: at the first quote before a space; `end` where it does not."""
-    while at < end and not (data[at] == _QUOTE and (at + 1 == end or data[at + 1] == _SPACE)):
+    while at < end and not (data[index(at)] == _QUOTE and (at + 1 == end or data[index(at + 1)] == _SPACE)):
         at += 1
     return at
 
@@ -454,132 +464,34 @@ def in_order(event: int, number: int, memory: Array) -> int:
 def bound(data: Array, number: int, end: int, memory: Array) -> None:
     """Write where values end: before the space of the next key, and what separates besides."""
     for place in range(number):
-        start = memory[TOKEN_AT + place]
+        start = memory[index(TOKEN_AT + place)]
         stop = end
         if place + 1 < number:
-            stop = max(memory[TOKEN_KEY + place + 1] - 1, start)
-            if stop > start and data[stop - 1] == _COMMA:
+            stop = max(memory[index(TOKEN_KEY + place + 1)] - 1, start)
+            if stop > start and data[index(stop - 1)] == _COMMA:
                 stop -= 1
             elif stop - start >= 4 and starts(data, stop - 4, stop, _THEN):
                 stop -= 4
-        if stop - start >= 2 and data[start] == _QUOTE and data[stop - 1] == _QUOTE:
+        if stop - start >= 2 and data[index(start)] == _QUOTE and data[index(stop - 1)] == _QUOTE:
             start, stop = start + 1, stop - 1
-        memory[TOKEN_AT + place], memory[TOKEN_END + place] = start, stop
-
-
-# --- numbers --------------------------------------------------------------------------------------------------------------------------
-
-
-@part
-def wrapped(high: int, low: int) -> int:
-    """Two halves of 32 bits as one int64, the sign of which is the highest bit."""
-    if high >= 1 << 31:
-        high -= 1 << 32
-    return high * (1 << 32) + low
-
-
-@part
-def number_at(data: Array, at: int, end: int, mode: int) -> tuple[int, int, int]:
-    """What the number is that starts at `at`, `OTHER` where none does; its value, and where it ends.
-
-    Of a number that needs all of 64 bits without a sign the value has its bits. `mode` is `HEX_NUMBER` where all digits are hexadecimal
-    ones, with `0x` or without.
-    """
-    if at + 1 < end and data[at] == 48 and data[at + 1] == 120:
-        return hexadecimal_at(data, at + 2, end)
-    if mode == HEX_NUMBER:
-        return hexadecimal_at(data, at, end)
-    negative = at < end and data[at] == 45
-    if negative:
-        at += 1
-    start = at
-    last = min(end, at + 18)
-    value = 0
-    while at < last:
-        digit = DIGITS[data[at]]
-        if digit > 9:
-            break
-        value = value * 10 + digit
-        at += 1
-    if at == start:
-        return OTHER, 0, at
-    if at == start + 18 and at < end and is_digit(data[at]):
-        return long_at(data, value, at, end, negative)
-    return (NEGATIVE, -value, at) if negative else (DECIMAL, value, at)
-
-
-@part
-def long_at(data: Array, value: int, at: int, end: int, negative: bool) -> tuple[int, int, int]:
-    """The same for a decimal number of 19 or 20 digits, the first 18 of which are read."""
-    high, low = value >> 32, value & 0xFFFFFFFF
-    start = at
-    while at < end and at < start + 3 and is_digit(data[at]):
-        low = low * 10 + (data[at] - 48)
-        high = high * 10 + (low >> 32)
-        low &= 0xFFFFFFFF
-        at += 1
-    least = negative and high == 1 << 31 and low == 0
-    if at == start + 3 or high >= 1 << 32 or (negative and high >= 1 << 31 and not least):
-        return OTHER, 0, at
-    value = wrapped(high, low)
-    if negative:
-        return NEGATIVE, value if least else -value, at
-    return BIG if high >= 1 << 31 else DECIMAL, value, at
-
-
-@part
-def hexadecimal_at(data: Array, at: int, end: int) -> tuple[int, int, int]:
-    """The same for hexadecimal digits, at most 16 but for zeros before them."""
-    start = at
-    while at + 16 < end and data[at] == 48 and DIGITS[data[at + 16]] < 16:
-        at += 1
-    last = min(end, at + 8)
-    high = 0
-    while at < last:
-        digit = DIGITS[data[at]]
-        if digit > 15:
-            break
-        high = high << 4 | digit
-        at += 1
-    value = high
-    if at == last and at < end:
-        middle = at
-        last = min(end, at + 8)
-        low = 0
-        while at < last:
-            digit = DIGITS[data[at]]
-            if digit > 15:
-                break
-            low = low << 4 | digit
-            at += 1
-        value = wrapped(high, low) if at - middle == 8 else high << 4 * (at - middle) | low
-    if at == start or (at < end and DIGITS[data[at]] < 16):
-        return OTHER, 0, at
-    return HEXADECIMAL, value, at
-
-
-@part
-def read_number(data: Array, at: int, end: int, mode: int, memory: Array) -> int:
-    """Write the number between two places, and spaces around it, to `VALUE`; what it is, `OTHER` where something else stands there."""
-    found, memory[VALUE], stop = number_at(data, after_spaces(data, at, end), end, mode)
-    return found if after_spaces(data, stop, end) == end else OTHER
+        memory[index(TOKEN_AT + place)], memory[index(TOKEN_END + place)] = start, stop
 
 
 @part
 def number_of(data: Array, token: int, mode: int, memory: Array) -> int:
     """The same for the value of a token, which mostly is known already."""
-    if memory[TOKEN_STOP + token] == memory[TOKEN_END + token]:
-        memory[VALUE] = memory[TOKEN_VALUE + token]
-        return int(memory[TOKEN_CLASS + token])
-    return read_number(data, memory[TOKEN_AT + token], memory[TOKEN_END + token], mode, memory)
+    if memory[index(TOKEN_STOP + token)] == memory[index(TOKEN_END + token)]:
+        memory[VALUE] = memory[index(TOKEN_VALUE + token)]
+        return int(memory[index(TOKEN_CLASS + token)])
+    return read_number(data, memory[index(TOKEN_AT + token)], memory[index(TOKEN_END + token)], mode, memory)
 
 
 @part
 def class_of(data: Array, token: int, memory: Array) -> int:
     """What the value of a token is; `BARE` where it is a number if its digits are hexadecimal ones only."""
-    if memory[TOKEN_END + token] - memory[TOKEN_AT + token] > MOST_DIGITS:
+    if memory[index(TOKEN_END + token)] - memory[index(TOKEN_AT + token)] > MOST_DIGITS:
         return OTHER
-    found = number_of(data, token, memory[FIELD_MODE + memory[TOKEN_FIELD + token]], memory)
-    if found == OTHER and read_number(data, memory[TOKEN_AT + token], memory[TOKEN_END + token], HEX_NUMBER, memory) != OTHER:
+    found = number_of(data, token, memory[index(FIELD_MODE + memory[index(TOKEN_FIELD + token)])], memory)
+    if found == OTHER and read_number(data, memory[index(TOKEN_AT + token)], memory[index(TOKEN_END + token)], HEX_NUMBER, memory) != OTHER:
         return BARE
     return found

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import numpy.typing as npt
 
-from .loops import part
+from .loops import index, part
 from .textmemory import (
     ARGS_AT,
     BUFFER_AT,
@@ -23,12 +23,18 @@ from .textmemory import (
     COMM_AT,
     COMM_END,
     CPU,
+    EVENT_AT,
+    EVENT_LENGTH,
     KIND,
+    KNOWN,
     LOST,
+    MOST_SPOTS,
     NAME_AT,
     NAME_END,
     PERIOD_AT,
     PERIOD_END,
+    SPOT,
+    SPOTS,
     TGID,
     TID,
     TS,
@@ -83,7 +89,16 @@ def starts(data: Array, at: int, end: int, word: tuple[int, ...]) -> bool:
     if end - at < len(word):
         return False
     for i in range(len(word)):  # noqa: SIM110 - loops make no generators
-        if data[at + i] != word[i]:
+        if data[index(at + i)] != word[i]:
+            return False
+    return True
+
+
+@part
+def same(data: Array, one: int, other: int, length: int) -> bool:
+    """Whether the bytes at two places are equal."""
+    for i in range(length):  # noqa: SIM110 - loops make no generators
+        if data[index(one + i)] != data[index(other + i)]:
             return False
     return True
 
@@ -97,7 +112,7 @@ def is_digit(byte: int) -> bool:
 @part
 def after_spaces(data: Array, at: int, end: int) -> int:
     """The first byte that is no space."""
-    while at < end and data[at] == _SPACE:
+    while at < end and data[index(at)] == _SPACE:
         at += 1
     return at
 
@@ -107,12 +122,12 @@ def read_digits(data: Array, at: int, end: int, memory: Array, slot: int) -> int
     """Write the decimal number at `at` to a slot of `memory`; where it ends, or -1 where none is, or one of 2^31 and more."""
     start = at
     value = 0
-    while at < end and 48 <= data[at] <= 57:
-        value = value * 10 + (data[at] - 48)
+    while at < end and 48 <= data[index(at)] <= 57:
+        value = value * 10 + (data[index(at)] - 48)
         at += 1
         if value >= _MOST_NUMBER:
             return -1
-    memory[slot] = value
+    memory[index(slot)] = value
     return at if at > start else -1
 
 
@@ -125,33 +140,33 @@ def read_time(data: Array, at: int, end: int, memory: Array) -> int:
     """
     start = at
     value = 0
-    while at < end and 48 <= data[at] <= 57:
+    while at < end and 48 <= data[index(at)] <= 57:
         if at - start == 18:
             return -1
-        value = value * 10 + (data[at] - 48)
+        value = value * 10 + (data[index(at)] - 48)
         at += 1
     if at == start or at >= end:
         return -1
-    if data[at] == 46:
+    if data[index(at)] == 46:
         at += 1
         point = at
         fraction = 0
-        while at < end and 48 <= data[at] <= 57 and at - point < 9:
-            fraction = fraction * 10 + (data[at] - 48)
+        while at < end and 48 <= data[index(at)] <= 57 and at - point < 9:
+            fraction = fraction * 10 + (data[index(at)] - 48)
             at += 1
         if at == point or value > _MOST_SECONDS:
             return -1
         for _ in range(9 - (at - point)):
             fraction *= 10
         value = value * 1_000_000_000 + fraction
-    elif at + 1 < end and data[at] == 117 and data[at + 1] == 115:
+    elif at + 1 < end and data[index(at)] == 117 and data[index(at + 1)] == 115:
         if at - start > 15:
             return -1
         value *= 1000
         at += 2
-        if at < end and data[at] != _COLON:
+        if at < end and data[index(at)] != _COLON:
             at += 1
-    if at >= end or data[at] != _COLON or (at + 1 < end and data[at + 1] != _SPACE):
+    if at >= end or data[index(at)] != _COLON or (at + 1 < end and data[index(at + 1)] != _SPACE):
         return -1
     memory[TS] = value
     return at + 1
@@ -161,40 +176,40 @@ def read_time(data: Array, at: int, end: int, memory: Array) -> int:
 def read_thread(data: Array, dash: int, end: int, memory: Array) -> int:
     """Write what follows a command name at its dash: `-PID [(TGID)] [CPU] [FLAGS] TIME: `; where the event starts, or -1."""
     at = read_digits(data, dash + 1, end, memory, TID)
-    if at < 0 or at >= end or data[at] != _SPACE:
+    if at < 0 or at >= end or data[index(at)] != _SPACE:
         return -1
     at = after_spaces(data, at, end)
     memory[TGID] = UNTOLD
-    if at < end and data[at] == _OPEN:
+    if at < end and data[index(at)] == _OPEN:
         at = after_spaces(data, at + 1, end)
-        if at < end and data[at] == _DASH:
-            while at < end and data[at] == _DASH:
+        if at < end and data[index(at)] == _DASH:
+            while at < end and data[index(at)] == _DASH:
                 at += 1
         else:
             at = read_digits(data, at, end, memory, TGID)
-        if at < 0 or at >= end or data[at] != _CLOSE:
+        if at < 0 or at >= end or data[index(at)] != _CLOSE:
             return -1
         at = after_spaces(data, at + 1, end)
     if at >= end:
         return -1
-    bracket = data[at] == 91
+    bracket = data[index(at)] == 91
     at = read_digits(data, at + 1 if bracket else at, end, memory, CPU)
     if at < 0 or at >= end or memory[CPU] >= MOST_CPUS:
         return -1
     if bracket:
-        if data[at] != 93:
+        if data[index(at)] != 93:
             return -1
         at += 1
-    elif data[at] == _SPACE:
+    elif data[index(at)] == _SPACE:
         return -1
     else:
         # Latency format: flags follow the CPU without a space, and a time follows them.
-        while at < end and data[at] != _SPACE:
+        while at < end and data[index(at)] != _SPACE:
             at += 1
     at = after_spaces(data, at, end)
     found = read_time(data, at, end, memory)
     if found < 0 and bracket:
-        while at < end and data[at] != _SPACE:
+        while at < end and data[index(at)] != _SPACE:
             at += 1
         found = read_time(data, after_spaces(data, at, end), end, memory)
     return found
@@ -207,28 +222,28 @@ def read_sampled(data: Array, space: int, end: int, memory: Array, width: int) -
     `width`: how many bytes the first number has at least, with the spaces before it.
     """
     at = after_spaces(data, space + 1, end)
-    negative = at < end and data[at] == _DASH
+    negative = at < end and data[index(at)] == _DASH
     at = read_digits(data, at + 1 if negative else at, end, memory, TID)
     if at < 0 or at >= end or at - space - 1 < width:
         return -1
     if negative:
         memory[TID] = -memory[TID]
     memory[TGID] = UNTOLD
-    if data[at] == _SLASH:
+    if data[index(at)] == _SLASH:
         memory[TGID] = memory[TID]
-        negative = at + 1 < end and data[at + 1] == _DASH
+        negative = at + 1 < end and data[index(at + 1)] == _DASH
         at = read_digits(data, at + 2 if negative else at + 1, end, memory, TID)
         if at < 0 or at >= end:
             return -1
         if negative:
             memory[TID] = -memory[TID]
-    if data[at] != _SPACE:
+    if data[index(at)] != _SPACE:
         return -1
     at = after_spaces(data, at, end)
     memory[CPU] = -1
-    if at < end and data[at] == 91:
+    if at < end and data[index(at)] == 91:
         at = read_digits(data, at + 1, end, memory, CPU)
-        if at < 0 or at >= end or data[at] != 93 or memory[CPU] >= MOST_CPUS:
+        if at < 0 or at >= end or data[index(at)] != 93 or memory[CPU] >= MOST_CPUS:
             return -1
         at = after_spaces(data, at + 1, end)
     return read_time(data, at, end, memory)
@@ -262,32 +277,32 @@ def read_context(data: Array, at: int, end: int, prefix: int, width: int, perf: 
     memory[BUFFER_AT] = memory[BUFFER_END] = at
     found = -1
     if perf:
-        if at + width < end and data[at + width] == _SPACE:
+        if at + width < end and data[index(at + width)] == _SPACE:
             name_comm(data, at, at + width, memory)
             found = read_sampled(data, at + width, end, memory, 7)
         for least in (7, 0):
             place = at + 1
             while found < 0 and place < end:
                 # Of a run of spaces only the first can end a name: no other is tried, which would take the square of its length.
-                if data[place] == _SPACE and data[place - 1] != _SPACE:
+                if data[index(place)] == _SPACE and data[index(place - 1)] != _SPACE:
                     name_comm(data, at, place, memory)
                     found = read_sampled(data, place, end, memory, least)
                 place += 1
         return found
     column = at + prefix + width
-    if column < end and data[column] == _DASH and read_buffer(data, at, at + prefix, memory):
+    if column < end and data[index(column)] == _DASH and read_buffer(data, at, at + prefix, memory):
         name_comm(data, at + prefix, column, memory)
         found = read_thread(data, column, end, memory)
     if found < 0:
         memory[BUFFER_AT] = memory[BUFFER_END] = at
         # The line after a loss has no name of a buffer.
         column = at + width
-        if prefix and column < end and data[column] == _DASH:
+        if prefix and column < end and data[index(column)] == _DASH:
             name_comm(data, at, column, memory)
             found = read_thread(data, column, end, memory)
         place = at + 1
         while found < 0 and place + 1 < end:
-            if data[place] == _DASH and is_digit(data[place + 1]):
+            if data[index(place)] == _DASH and is_digit(data[index(place + 1)]):
                 name_comm(data, at, place, memory)
                 found = read_thread(data, place, end, memory)
             place += 1
@@ -303,32 +318,60 @@ def read_name(data: Array, at: int, end: int, perf: int, memory: Array) -> bool:
     """Write where the name of the event lies, how it is named, and where the text after it starts; False where there is no name."""
     at = after_spaces(data, at, end)
     memory[PERIOD_AT] = memory[PERIOD_END] = at
+    memory[KNOWN], memory[SPOT] = -1, 0
     if perf:
         digits = at
-        while digits < end and is_digit(data[digits]):
+        while digits < end and is_digit(data[index(digits)]):
             digits += 1
-        if at < digits < end and data[digits] == _SPACE:
+        if at < digits < end and data[index(digits)] == _SPACE:
             memory[PERIOD_END] = digits
             at = after_spaces(data, digits, end)
         if starts(data, at, end, _RECORD):
             memory[KIND] = RECORD
             memory[NAME_AT] = at
-            while at < end and (65 <= data[at] <= 90 or data[at] == 95 or is_digit(data[at])):
+            while at < end and (65 <= data[index(at)] <= 90 or data[index(at)] == 95 or is_digit(data[index(at)])):
                 at += 1
             memory[NAME_END] = at
             memory[ARGS_AT] = at
             return True
+    if recognised(data, at, end, memory):
+        return True
     memory[NAME_AT] = at
-    while at < end and data[at] != _SPACE and data[at] != _OPEN and not (data[at] == _COLON and (at + 1 == end or data[at + 1] == _SPACE)):
+    while (
+        at < end
+        and data[index(at)] != _SPACE
+        and data[index(at)] != _OPEN
+        and not (data[index(at)] == _COLON and (at + 1 == end or data[index(at + 1)] == _SPACE))
+    ):
         at += 1
     memory[NAME_END] = at
-    if at < end and data[at] == _COLON and at > memory[NAME_AT]:
+    if at < end and data[index(at)] == _COLON and at > memory[NAME_AT]:
         memory[KIND] = NAMED
         if perf == 0 and at - memory[NAME_AT] == len(_MARK) and starts(data, memory[NAME_AT], at, _MARK):
             memory[KIND] = MARKED
         memory[ARGS_AT] = at + 1
         return True
     return read_unnamed(data, at, end, memory)
+
+
+@part
+def recognised(data: Array, at: int, end: int, memory: Array) -> bool:
+    """Whether a name `name:` of an earlier line stands here, as mostly one does: then all is written, and need not be looked up."""
+    if at + 16 >= end:
+        return False
+    look = data[index(at)] + data[index(at + 3)] * 5 + data[index(at + 8)] * 25 + data[index(at + 11)] * 125 + data[index(at + 14)] * 625
+    memory[SPOT] = SPOTS + (look & MOST_SPOTS - 1)
+    event = memory[index(memory[SPOT])] - 1
+    if event < 0:
+        return False
+    length = memory[index(EVENT_LENGTH + event)]
+    stop = at + length
+    if stop + 1 >= end or data[index(stop)] != _COLON or data[index(stop + 1)] != _SPACE:
+        return False
+    if not same(data, memory[index(EVENT_AT + event)], at, length):
+        return False
+    memory[NAME_AT], memory[NAME_END], memory[ARGS_AT], memory[KIND], memory[KNOWN] = at, stop, stop + 1, NAMED, event
+    return True
 
 
 @part
@@ -381,7 +424,7 @@ def read_loss(data: Array, at: int, end: int, memory: Array) -> bool:
 @part
 def read_line(data: Array, at: int, end: int, prefix: int, width: int, perf: int, memory: Array) -> int:
     """What the line `at`..`end` (without its newline) is; of an event and a loss everything is written to `memory`."""
-    if at == end or data[at] == _HASH:
+    if at == end or data[index(at)] == _HASH:
         return NOTHING
     limit = min(end, at + _MOST_HEAD)
     found = read_context(data, at, limit, prefix, width, perf, memory)

@@ -38,6 +38,8 @@ PERIOD_END: Final = 13
 LOST: Final = 14
 #: The number that was read last, its bits where it is one of 64 bits without a sign.
 VALUE: Final = 15
+#: Where the line starts.
+LINE_AT: Final = 16
 
 # How many events, fields (numbered from 1) and lines with keys there are.
 EVENTS: Final = 17
@@ -63,11 +65,20 @@ LOSS_BUFFER_END: Final = 32
 #: The thread of the event before, and its place in the table of threads (0: none).
 THREAD_BEFORE: Final = 33
 THREAD_PLACE: Final = 34
+#: The name of the row before: where it lies, its length and its number.
+ROW_COMM_AT: Final = 35
+ROW_COMM_LENGTH: Final = 36
+ROW_COMM: Final = 37
+#: The event that the line names, where `recognised` knew it, else -1; where the next line that looks so finds it, 0: nowhere.
+KNOWN: Final = 38
+SPOT: Final = 39
+#: 1 where the line has all fields of its event, and each is a number of the kind that it was before.
+USUAL: Final = 40
 
 # The fields of the line: which, where the key starts, from where to where the value lies; what the number is that it starts with, that
 # number, and where it ends. Three fields can come without a key.
 _TOKENS: Final = MOST_FIELDS_OF_ONE + 3
-TOKEN_FIELD: Final = 35
+TOKEN_FIELD: Final = 41
 TOKEN_KEY: Final = TOKEN_FIELD + _TOKENS
 TOKEN_AT: Final = TOKEN_KEY + _TOKENS
 TOKEN_END: Final = TOKEN_AT + _TOKENS
@@ -75,49 +86,59 @@ TOKEN_CLASS: Final = TOKEN_END + _TOKENS
 TOKEN_VALUE: Final = TOKEN_CLASS + _TOKENS
 TOKEN_STOP: Final = TOKEN_VALUE + _TOKENS
 
+# Columns lie no power of two apart: the same place of all of them would else be in the same set of the processor's cache, which holds
+# eight of those.
+_EVENTS_APART: Final = MOST_EVENTS + 72
+_FIELDS_APART: Final = MOST_FIELDS + 72
+
 # Events, numbered from 0: where the first name of each lies, how it is named, how the text after it is made, its first and last field, how
-# many fields, how often it occurs, how many entries its call chains have; the group of rows that it goes to, -1: not asked for.
+# many fields, how often it occurs, how many entries its call chains have; the group of rows that it goes to, -1: not asked for; how many
+# usual lines it had that its fields do not count yet.
 EVENT_AT: Final = TOKEN_STOP + _TOKENS
-EVENT_LENGTH: Final = EVENT_AT + MOST_EVENTS
-EVENT_KIND: Final = EVENT_LENGTH + MOST_EVENTS
-EVENT_STYLE: Final = EVENT_KIND + MOST_EVENTS
-EVENT_FIRST: Final = EVENT_STYLE + MOST_EVENTS
-EVENT_LAST: Final = EVENT_FIRST + MOST_EVENTS
-EVENT_WIDTH: Final = EVENT_LAST + MOST_EVENTS
-EVENT_COUNT: Final = EVENT_WIDTH + MOST_EVENTS
-EVENT_FRAMES: Final = EVENT_COUNT + MOST_EVENTS
-EVENT_GROUP: Final = EVENT_FRAMES + MOST_EVENTS
+EVENT_LENGTH: Final = EVENT_AT + _EVENTS_APART
+EVENT_KIND: Final = EVENT_LENGTH + _EVENTS_APART
+EVENT_STYLE: Final = EVENT_KIND + _EVENTS_APART
+EVENT_FIRST: Final = EVENT_STYLE + _EVENTS_APART
+EVENT_LAST: Final = EVENT_FIRST + _EVENTS_APART
+EVENT_WIDTH: Final = EVENT_LAST + _EVENTS_APART
+EVENT_COUNT: Final = EVENT_WIDTH + _EVENTS_APART
+EVENT_FRAMES: Final = EVENT_COUNT + _EVENTS_APART
+EVENT_GROUP: Final = EVENT_FRAMES + _EVENTS_APART
+EVENT_USUAL: Final = EVENT_GROUP + _EVENTS_APART
 
 # Groups of rows: the first row, how many there are so far, where entries of call chains start, how many there are so far, whether fields
 # are wanted.
-GROUP_BASE: Final = EVENT_GROUP + MOST_EVENTS
-GROUP_ROWS: Final = GROUP_BASE + MOST_EVENTS
-GROUP_CHAIN: Final = GROUP_ROWS + MOST_EVENTS
-GROUP_FRAMES: Final = GROUP_CHAIN + MOST_EVENTS
-GROUP_ASKS: Final = GROUP_FRAMES + MOST_EVENTS
+GROUP_BASE: Final = EVENT_USUAL + _EVENTS_APART
+GROUP_ROWS: Final = GROUP_BASE + _EVENTS_APART
+GROUP_CHAIN: Final = GROUP_ROWS + _EVENTS_APART
+GROUP_FRAMES: Final = GROUP_CHAIN + _EVENTS_APART
+GROUP_ASKS: Final = GROUP_FRAMES + _EVENTS_APART
 
 # Fields: where the first key of each lies (a negative number for one without), the neighbours among the fields of its event in the order
 # in which they came, what its values are, how many rows have it, bytes of its values that are no numbers, the last line that has it, 1 if
 # it is not taken for a field; how it is read, where its numbers or lengths of strings start, where its bytes start, how many there are so
 # far, where is said which rows have it (-1: all).
-FIELD_AT: Final = GROUP_ASKS + MOST_EVENTS
-FIELD_LENGTH: Final = FIELD_AT + MOST_FIELDS
-FIELD_NEXT: Final = FIELD_LENGTH + MOST_FIELDS
-FIELD_PREVIOUS: Final = FIELD_NEXT + MOST_FIELDS
-FIELD_FLAGS: Final = FIELD_PREVIOUS + MOST_FIELDS
-FIELD_PRESENT: Final = FIELD_FLAGS + MOST_FIELDS
-FIELD_BYTES: Final = FIELD_PRESENT + MOST_FIELDS
-FIELD_LINE: Final = FIELD_BYTES + MOST_FIELDS
-FIELD_OFF: Final = FIELD_LINE + MOST_FIELDS
-FIELD_MODE: Final = FIELD_OFF + MOST_FIELDS
-FIELD_COLUMN: Final = FIELD_MODE + MOST_FIELDS
-FIELD_TEXT: Final = FIELD_COLUMN + MOST_FIELDS
-FIELD_USED: Final = FIELD_TEXT + MOST_FIELDS
-FIELD_VALID: Final = FIELD_USED + MOST_FIELDS
+FIELD_AT: Final = GROUP_ASKS + _EVENTS_APART
+FIELD_LENGTH: Final = FIELD_AT + _FIELDS_APART
+FIELD_NEXT: Final = FIELD_LENGTH + _FIELDS_APART
+FIELD_PREVIOUS: Final = FIELD_NEXT + _FIELDS_APART
+FIELD_FLAGS: Final = FIELD_PREVIOUS + _FIELDS_APART
+FIELD_PRESENT: Final = FIELD_FLAGS + _FIELDS_APART
+FIELD_BYTES: Final = FIELD_PRESENT + _FIELDS_APART
+FIELD_LINE: Final = FIELD_BYTES + _FIELDS_APART
+FIELD_OFF: Final = FIELD_LINE + _FIELDS_APART
+FIELD_MODE: Final = FIELD_OFF + _FIELDS_APART
+FIELD_COLUMN: Final = FIELD_MODE + _FIELDS_APART
+FIELD_TEXT: Final = FIELD_COLUMN + _FIELDS_APART
+FIELD_USED: Final = FIELD_TEXT + _FIELDS_APART
+FIELD_VALID: Final = FIELD_USED + _FIELDS_APART
 
 #: A hash table of events: their numbers, from 1.
-SLOTS: Final = FIELD_VALID + MOST_FIELDS
-_SIZE: Final = SLOTS + 2 * MOST_EVENTS
+SLOTS: Final = FIELD_VALID + _FIELDS_APART
+#: The event that a name was whose first bytes look the same, from 1; 0: none.
+SPOTS: Final = SLOTS + 2 * MOST_EVENTS
+MOST_SPOTS: Final = 1 << 10
+_SIZE: Final = SPOTS + MOST_SPOTS
 
 
 def new_memory() -> Array:

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from .loops import loop, part
-from .textfields import BUF, OTHER, PERIOD, STRING, UNASKED, event_of, keyless, number_of, put, split
-from .textlines import EVENT, LOSS, NOTHING, read_line
+from .loops import index, loop, part
+from .textfields import BUF, PERIOD, event_of, keyless, number_of, put, split
+from .textlines import EVENT, LOSS, NOTHING, read_line, same
 from .textmemory import (
     BUFFER_AT,
     BUFFER_END,
@@ -39,6 +39,9 @@ from .textmemory import (
     PERIOD_AT,
     PERIOD_END,
     POSITION,
+    ROW_COMM,
+    ROW_COMM_AT,
+    ROW_COMM_LENGTH,
     TGID,
     TID,
     TOKEN_AT,
@@ -51,6 +54,7 @@ from .textmemory import (
     of_events,
     of_fields,
 )
+from .textnumbers import OTHER, STRING, UNASKED
 from .textscan import BYTES_OF_ITEM, FRAME_LINE, MOST_NAMES, TEXT_LINE, Shape, Survey, continues, name_of, new_names, strings, windows
 
 Array = npt.NDArray[Any]
@@ -149,7 +153,7 @@ def read_rows(
     total = sum(int(memory[EVENT_COUNT + each.event]) for each in wanted)
     header = _header(total, survey, together=together, positions=positions, chains=chains)
     names = new_names(MOST_NAMES)
-    for start, ends in windows(data):
+    for start, ends in survey.windows or windows(data):
         collect.run(data.size // BYTES_OF_ITEM, data, start, ends, shape, memory, survey.buffers, names, header, room)
     bases = [int(memory[GROUP_BASE + group]) for group in range(1 if together else len(wanted))]
     columns, made = [], []
@@ -167,7 +171,8 @@ def _plan(memory: Array, wanted: Sequence[Wanted], *, together: bool, chains: bo
     of_fields(memory, FIELD_MODE)[:] = UNASKED
     for place in (GROUP_BASE, GROUP_ROWS, GROUP_CHAIN, GROUP_FRAMES, GROUP_ASKS):
         memory[place : place + max(len(wanted), 1)] = 0
-    memory[[POSITION, LOSS_BUFFER_AT, LOSS_BUFFER_END]], memory[EVENT_BEFORE] = 0, -1
+    memory[[POSITION, LOSS_BUFFER_AT, LOSS_BUFFER_END]] = 0
+    memory[[EVENT_BEFORE, ROW_COMM_LENGTH]] = -1
     row = numbers = lengths = texts = valid = frames = 0
     for group, each in enumerate(wanted):
         memory[EVENT_GROUP + each.event] = 0 if together else group
@@ -257,13 +262,23 @@ def _chain(start: int, frames: Array, chain: Array) -> pa.Array:
 
 
 @part
+def comm_of(data: Array, names: Array, memory: Array) -> int:
+    """The number of the command name of the line in `memory`, which mostly is that of the row before."""
+    at, length = memory[COMM_AT], memory[COMM_END] - memory[COMM_AT]
+    if length != memory[ROW_COMM_LENGTH] or not same(data, memory[ROW_COMM_AT], at, length):
+        memory[ROW_COMM_AT], memory[ROW_COMM_LENGTH] = at, length
+        memory[ROW_COMM] = name_of(data, at, at + length, names)
+    return int(memory[ROW_COMM])
+
+
+@part
 def write_text(data: Array, field: int, row: int, at: int, end: int, memory: Array, room: Room) -> None:
     """Write bytes of a string, after those that the row has."""
-    to = memory[FIELD_TEXT + field] + memory[FIELD_USED + field] - at
+    to = memory[index(FIELD_TEXT + field)] + memory[index(FIELD_USED + field)] - at
     for i in range(at, end):
-        room.bytes[to + i] = data[i]
-    room.lengths[memory[FIELD_COLUMN + field] + row] += end - at
-    memory[FIELD_USED + field] += end - at
+        room.bytes[index(to + i)] = data[index(i)]
+    room.lengths[index(memory[index(FIELD_COLUMN + field)] + row)] += end - at
+    memory[index(FIELD_USED + field)] += end - at
 
 
 @part
@@ -273,20 +288,20 @@ def write_fields(data: Array, event: int, row: int, end: int, memory: Array, roo
     if memory[PERIOD_END] > memory[PERIOD_AT]:
         number = put(memory, number, keyless(event, PERIOD, memory), memory[PERIOD_AT], memory[PERIOD_END])
     for token in range(number):
-        field = memory[TOKEN_FIELD + token]
-        mode = memory[FIELD_MODE + field]
+        field = memory[index(TOKEN_FIELD + token)]
+        mode = memory[index(FIELD_MODE + field)]
         if mode == UNASKED:
             continue
         if mode == STRING:
-            write_text(data, field, row, memory[TOKEN_AT + token], memory[TOKEN_END + token], memory, room)
-        elif memory[TOKEN_STOP + token] == memory[TOKEN_END + token]:
-            room.numbers[memory[FIELD_COLUMN + field] + row] = memory[TOKEN_VALUE + token]
+            write_text(data, field, row, memory[index(TOKEN_AT + token)], memory[index(TOKEN_END + token)], memory, room)
+        elif memory[index(TOKEN_STOP + token)] == memory[index(TOKEN_END + token)]:
+            room.numbers[index(memory[index(FIELD_COLUMN + field)] + row)] = memory[index(TOKEN_VALUE + token)]
         elif number_of(data, token, mode, memory) != OTHER:
-            room.numbers[memory[FIELD_COLUMN + field] + row] = memory[VALUE]
+            room.numbers[index(memory[index(FIELD_COLUMN + field)] + row)] = memory[VALUE]
         else:
             continue
-        if memory[FIELD_VALID + field] >= 0:
-            room.valid[memory[FIELD_VALID + field] + row] = True
+        if memory[index(FIELD_VALID + field)] >= 0:
+            room.valid[index(memory[index(FIELD_VALID + field)] + row)] = True
 
 
 @part
@@ -317,7 +332,7 @@ def collect(
 ) -> None:
     """Write the rows of lines, the first of which starts at `at`."""
     for line in range(len(ends)):
-        end = ends[line]
+        end = ends[index(line)]
         found = read_line(data, at, end, shape.prefix, shape.width, shape.perf, memory)
         event = event_of(data, shape.perf, memory) if found == EVENT else -1
         if event >= 0:
@@ -326,23 +341,23 @@ def collect(
                 # The line after that of a loss has no name of a buffer.
                 memory[BUFFER_AT], memory[BUFFER_END] = memory[LOSS_BUFFER_AT], memory[LOSS_BUFFER_END]
                 memory[LOSS_BUFFER_END] = 0
-            group = memory[EVENT_GROUP + event]
+            group = memory[index(EVENT_GROUP + event)]
             if group >= 0:
-                row = memory[GROUP_ROWS + group]
-                memory[GROUP_ROWS + group] += 1
-                place = memory[GROUP_BASE + group] + row
-                header.ts[place], header.cpu[place], header.tid[place] = memory[TS], memory[CPU], memory[TID]
+                row = memory[index(GROUP_ROWS + group)]
+                memory[index(GROUP_ROWS + group)] += 1
+                place = memory[index(GROUP_BASE + group)] + row
+                header.ts[index(place)], header.cpu[index(place)], header.tid[index(place)] = memory[TS], memory[CPU], memory[TID]
                 if len(header.comm):
-                    header.comm[place] = name_of(data, memory[COMM_AT], memory[COMM_END], names)
+                    header.comm[index(place)] = comm_of(data, names, memory)
                 if len(header.tgid):
-                    header.tgid[place] = memory[TGID]
+                    header.tgid[index(place)] = memory[TGID]
                 if len(header.buffer) and memory[BUFFER_END] > memory[BUFFER_AT]:
-                    header.buffer[place] = name_of(data, memory[BUFFER_AT], memory[BUFFER_END], buffers)
+                    header.buffer[index(place)] = name_of(data, memory[BUFFER_AT], memory[BUFFER_END], buffers)
                 if len(header.event):
-                    header.event[place] = event
+                    header.event[index(place)] = event
                 if len(header.position):
-                    header.position[place] = memory[POSITION]
-                if memory[GROUP_ASKS + group]:
+                    header.position[index(place)] = memory[POSITION]
+                if memory[index(GROUP_ASKS + group)]:
                     write_fields(data, event, row, end, memory, room)
             memory[POSITION] += 1
         elif found == LOSS:

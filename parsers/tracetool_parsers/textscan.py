@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -10,29 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from .loops import loop, part
-from .losses import SCHEMA
-from .textfields import (
-    BARE,
-    BUF,
-    DECIMAL,
-    HEX_NUMBER,
-    MOST_DIGITS,
-    NUMBER,
-    OTHER,
-    PERIOD,
-    STRING,
-    TEXT,
-    class_of,
-    event_of,
-    hash_of,
-    keyless,
-    put,
-    read_number,
-    same,
-    split,
-)
-from .textlines import EVENT, LOSS, MOST_CPUS, NOTHING, RECORD, UNTOLD, after_spaces, is_digit, read_line, starts
+from .loops import index, loop, part
+from .losses import SCHEMA, Loss, losses_table
+from .textfields import BUF, PERIOD, TEXT, class_of, count_usual, event_of, hash_of, keyless, put, split
+from .textlines import EVENT, LOSS, MOST_CPUS, NOTHING, RECORD, UNTOLD, after_spaces, is_digit, read_line, same, starts
 from .textmemory import (
     ARGS_AT,
     BUFFER_AT,
@@ -44,6 +25,7 @@ from .textmemory import (
     EVENT_COUNT,
     EVENT_FRAMES,
     EVENT_STYLE,
+    EVENT_USUAL,
     FIELD_BYTES,
     FIELD_FLAGS,
     FIELD_MODE,
@@ -53,6 +35,7 @@ from .textmemory import (
     FOREIGN_LINES,
     KIND,
     LAST_TS,
+    LINE_AT,
     LOSSES,
     LOST,
     NAME_AT,
@@ -73,9 +56,12 @@ from .textmemory import (
     TOP_CPU,
     TS,
     TS_BEFORE,
+    USUAL,
     VALUE,
     new_memory,
+    of_events,
 )
+from .textnumbers import BARE, DECIMAL, HEX_NUMBER, MOST_DIGITS, NUMBER, OTHER, STRING, read_number
 
 Array = npt.NDArray[Any]
 
@@ -87,7 +73,10 @@ BYTES_OF_ITEM: Final = 16
 MOST_NAMES: Final = 1 << 19
 #: Different threads; of further ones no name is kept.
 MOST_THREADS: Final = 1 << 18
+_BYTES_OF_END: Final = 8
 _FEWEST_LOSSES: Final = 1 << 10
+#: No line that has an event is shorter: ` -1 [0] 1: e:` and a newline.
+_LEAST_LINE: Final = 8
 
 #: Why a row of the losses is one.
 SOURCES: Final = ("lost line", "unreadable line", "truncated line")
@@ -126,6 +115,7 @@ class Lost(NamedTuple):
         before, after: times of the events around it, -1 where there are none.
         source: index into `SOURCES`.
         earlier: the loss of the same CPU with no event between, from 1.
+        offset: byte of the line.
     """
 
     cpu: Array
@@ -134,6 +124,7 @@ class Lost(NamedTuple):
     after: Array
     source: Array
     earlier: Array
+    offset: Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +133,7 @@ class Survey:
 
     Attributes:
         memory: events and fields.
+        windows: what `windows` yields; empty where that would take more than half of the bytes of the text.
         buffers: names of buffers.
         threads: names of threads.
         losses: rows of `losses.SCHEMA`.
@@ -154,6 +146,7 @@ class Survey:
     """
 
     memory: Array
+    windows: Sequence[tuple[int, Array]]
     buffers: Array
     threads: Array
     losses: pa.Table
@@ -210,23 +203,30 @@ def survey(data: Array, shape: Shape, written_over: int) -> Survey:
         shape: of its lines.
         written_over: how many events were overwritten before the first.
     """
-    memory, buffers, threads = new_memory(), new_names(1 << 10), np.zeros(4 * MOST_THREADS + 1, np.int64)
+    memory, buffers, threads = new_memory(), new_names(1 << 10), new_threads(data.size)
     last, pending = np.full(MOST_CPUS, -1, np.int64), np.zeros(MOST_CPUS, np.int64)
-    lost = Lost(*(np.zeros(_FEWEST_LOSSES, np.int64) for _ in range(6)))
-    at = 0
+    lost = Lost(*(np.zeros(_FEWEST_LOSSES, np.int64) for _ in Lost._fields))
+    at = lines = 0
+    kept = []
     for start, ends in windows(data):
         at, line = start, 0
+        lines += ends.size
+        if lines * _BYTES_OF_END * 2 <= data.size:
+            kept.append((start, ends))
         while line < ends.size:
             line = scan.run(data.size // BYTES_OF_ITEM, data, at, ends, line, shape, memory, buffers, threads, last, pending, lost)
             if line < ends.size:
                 at = int(ends[line - 1]) + 1 if line else start
                 lost = Lost(*(np.concatenate([column, np.zeros_like(column)]) for column in lost))
         at = int(ends[-1]) + 1
+    for event in np.flatnonzero(of_events(memory, EVENT_USUAL)).tolist():
+        count_usual(event, memory)
     first, latest = int(memory[FIRST_TS]), int(memory[LAST_TS])
     cut = at if at < data.size else None
     losses = _losses(Lost(*(column[: int(memory[LOSSES])] for column in lost)), written_over, first, cut, int(memory[TS_BEFORE]))
     return Survey(
         memory,
+        kept if lines * _BYTES_OF_END * 2 <= data.size else (),
         buffers,
         threads,
         losses,
@@ -240,12 +240,14 @@ def survey(data: Array, shape: Shape, written_over: int) -> Survey:
 
 
 def _losses(lost: Lost, written_over: int, first: int, cut: int | None, latest: int) -> pa.Table:
-    bound = first if first >= 0 else None
-    head = pa.table([[-1], [None], [bound], [written_over], ["overwritten"]], SCHEMA).slice(0, int(written_over > 0))
-    tail = pa.table([[-1], [latest if first >= 0 else None], [None], [1], [SOURCES[2]]], SCHEMA).slice(0, int(cut is not None))
+    """Rows of `losses.SCHEMA`: what was overwritten before the first event, what lines say, and a last line without an end."""
+    begin, end = (first, latest) if first >= 0 else (None, None)
     sources = pa.DictionaryArray.from_arrays(pa.array(lost.source.astype(np.int32)), pa.array(SOURCES)).cast(pa.string())
     told = (pa.array(column, mask=column < 0) for column in (lost.before, lost.after, lost.events))
-    return pa.concat_tables([head, pa.table([pa.array(lost.cpu.astype(np.int32)), *told, sources], SCHEMA), tail])
+    lines = pa.table([pa.array(lost.cpu.astype(np.int32)), *told, sources, pa.array(lost.offset)], SCHEMA)
+    head = losses_table([Loss(-1, None, begin, written_over, "overwritten")] if written_over else [])
+    tail = losses_table([Loss(-1, end, None, 1, SOURCES[2], cut)] if cut is not None else [])
+    return pa.concat_tables([head, lines, tail])
 
 
 @part
@@ -254,45 +256,58 @@ def name_of(data: Array, at: int, end: int, names: Array) -> int:
     most = names[1]
     mask = 2 * most - 1
     slot = hash_of(data, at, end, 0) & mask
-    while names[2 + slot]:
-        name = names[2 + slot]
-        place = names[2 + 2 * most + name]
+    while names[index(2 + slot)]:
+        name = names[index(2 + slot)]
+        place = names[index(2 + 2 * most + name)]
         if place & 0xFFF == end - at and same(data, place >> 12, at, end - at):
             return int(name)
         slot = slot + 1 & mask
     number = names[0] + 1
     if number > most:
         return 0
-    names[0] = names[2 + slot] = number
-    names[2 + 2 * most + number] = at << 12 | end - at
+    names[0] = names[index(2 + slot)] = number
+    names[index(2 + 2 * most + number)] = at << 12 | end - at
     return int(number)
+
+
+def new_threads(size: int) -> Array:
+    """Room for the different threads of a text of so many bytes; `thread_of` numbers them from 1.
+
+    int64: how many there are, how many fit, a hash table of places, then for each place from 1 the thread, and after all of those
+    `at << 12 | length` of its name.
+    """
+    most = min(1 << (size // _LEAST_LINE).bit_length(), MOST_THREADS)
+    threads = np.zeros(4 * most + 2, np.int64)
+    threads[1] = most
+    return threads
 
 
 @part
 def thread_of(tid: int, threads: Array) -> int:
     """The place of a thread in the table of their names, 0 where there are too many.
 
-    `threads`: how many there are, a hash table of places, then for each place from 1 the thread, and `at << 12 | length` of its name.
+    `threads`: made by `new_threads`.
     """
-    mask = 2 * MOST_THREADS - 1
+    most = threads[1]
+    mask = 2 * most - 1
     slot = (tid * 2654435761 & 0xFFFFFFFF) >> 13 & mask
-    while threads[1 + slot]:
-        place = threads[1 + slot]
-        if threads[2 * MOST_THREADS + place] == tid:
+    while threads[index(2 + slot)]:
+        place = threads[index(2 + slot)]
+        if threads[index(1 + 2 * most + place)] == tid:
             return int(place)
         slot = slot + 1 & mask
     place = threads[0] + 1
-    if place > MOST_THREADS:
+    if place > most:
         return 0
-    threads[0] = threads[1 + slot] = place
-    threads[2 * MOST_THREADS + place] = tid
+    threads[0] = threads[index(2 + slot)] = place
+    threads[index(1 + 2 * most + place)] = tid
     return int(place)
 
 
 def thread_names(data: Array, threads: Array) -> dict[int, str]:
     """Thread id -> the last name that the text has for it."""
-    count = int(threads[0])
-    tids, places = (threads[start + 1 :][:count].tolist() for start in (2 * MOST_THREADS, 3 * MOST_THREADS))
+    count, most = int(threads[0]), int(threads[1])
+    tids, places = (threads[start : start + count].tolist() for start in (2 + 2 * most, 2 + 3 * most))
     return {tid: _text(data, place) for tid, place in zip(tids, places, strict=True)}
 
 
@@ -316,32 +331,37 @@ def note_loss(cpu: int, events: int, before: int, source: int, memory: Array, lo
     lost.cpu[place], lost.events[place], lost.before[place], lost.source[place] = cpu, events, before, source
     lost.after[place] = -1
     lost.earlier[place] = 0
+    lost.offset[place] = memory[LINE_AT]
     memory[LOSSES] += 1
     return int(place + 1)
 
 
 @part
-def note_fields(data: Array, number: int, memory: Array) -> None:
+def note_fields(data: Array, event: int, number: int, memory: Array) -> None:
     """Take note of the fields of a line: what their values are, and their size."""
+    if memory[USUAL]:
+        memory[index(EVENT_USUAL + event)] += 1
+        return
+    count_usual(event, memory)
     for token in range(number):
-        field = memory[TOKEN_FIELD + token]
-        memory[FIELD_PRESENT + field] += 1
-        size = memory[TOKEN_END + token] - memory[TOKEN_AT + token]
-        flags = memory[FIELD_FLAGS + field]
+        field = memory[index(TOKEN_FIELD + token)]
+        memory[index(FIELD_PRESENT + field)] += 1
+        size = memory[index(TOKEN_END + token)] - memory[index(TOKEN_AT + token)]
+        flags = memory[index(FIELD_FLAGS + field)]
         if flags & OTHER == 0:
             # Mostly a number that `split` has read; a call would take longer than to look.
-            read = memory[TOKEN_STOP + token] == memory[TOKEN_END + token] and size <= MOST_DIGITS
-            found = memory[TOKEN_CLASS + token] if read else class_of(data, token, memory)
+            read = memory[index(TOKEN_STOP + token)] == memory[index(TOKEN_END + token)] and size <= MOST_DIGITS
+            found = memory[index(TOKEN_CLASS + token)] if read else class_of(data, token, memory)
             if found & ~flags:
-                memory[FIELD_FLAGS + field] |= found
+                memory[index(FIELD_FLAGS + field)] |= found
             if found == BARE:
-                memory[FIELD_MODE + field] = HEX_NUMBER
+                memory[index(FIELD_MODE + field)] = HEX_NUMBER
             if found != OTHER:
                 continue
             # Rows before this one may be text, too.
-            memory[FIELD_BYTES + field] += MOST_DIGITS * memory[FIELD_PRESENT + field]
-            memory[FIELD_MODE + field] = STRING
-        memory[FIELD_BYTES + field] += size
+            memory[index(FIELD_BYTES + field)] += MOST_DIGITS * memory[index(FIELD_PRESENT + field)]
+            memory[index(FIELD_MODE + field)] = STRING
+        memory[index(FIELD_BYTES + field)] += size
 
 
 @part
@@ -365,7 +385,7 @@ def note_event(
 ) -> None:
     """Take note of the line at `memory`, one of an event."""
     ts, cpu = memory[TS], memory[CPU]
-    memory[EVENT_COUNT + event] += 1
+    memory[index(EVENT_COUNT + event)] += 1
     memory[EVENT_BEFORE] = event
     if memory[FIRST_TS] < 0 or ts < memory[FIRST_TS]:
         memory[FIRST_TS] = ts
@@ -376,24 +396,24 @@ def note_event(
         if memory[TID] != memory[THREAD_BEFORE]:
             memory[THREAD_BEFORE], memory[THREAD_PLACE] = memory[TID], thread_of(memory[TID], threads)
         if memory[THREAD_PLACE]:
-            threads[3 * MOST_THREADS + memory[THREAD_PLACE]] = memory[COMM_AT] << 12 | memory[COMM_END] - memory[COMM_AT]
+            threads[index(1 + 3 * threads[1] + memory[THREAD_PLACE])] = memory[COMM_AT] << 12 | memory[COMM_END] - memory[COMM_AT]
     memory[TOP_CPU] = max(memory[TOP_CPU], cpu)
     if shape.prefix and memory[BUFFER_END] > memory[BUFFER_AT]:
         name_of(data, memory[BUFFER_AT], memory[BUFFER_END], buffers)
     if memory[RUN]:
-        lost.after[memory[RUN] - 1] = ts
+        lost.after[index(memory[RUN] - 1)] = ts
         memory[RUN] = 0
     if cpu >= 0:
-        place = pending[cpu]
+        place = pending[index(cpu)]
         while place:
-            lost.after[place - 1] = ts
-            place = lost.earlier[place - 1]
-        pending[cpu] = 0
+            lost.after[index(place - 1)] = ts
+            place = lost.earlier[index(place - 1)]
+        pending[index(cpu)] = 0
         if shape.perf:
             events = lost_samples(data, end, memory)
             if events >= 0:
-                lost.after[note_loss(cpu, events, last[cpu], 0, memory, lost) - 1] = ts
-        last[cpu] = ts
+                lost.after[index(note_loss(cpu, events, last[index(cpu)], 0, memory, lost) - 1)] = ts
+        last[index(cpu)] = ts
     memory[TS_BEFORE] = ts
 
 
@@ -402,7 +422,7 @@ def continues(data: Array, at: int, end: int, event: int, perf: int, memory: Arr
     """Which part of the event before a line that is none of its own continues: `TEXT_LINE`, `FRAME_LINE`, `STACK_LINE`, or 0."""
     if event < 0:
         return 0
-    if memory[EVENT_STYLE + event] == TEXT:
+    if memory[index(EVENT_STYLE + event)] == TEXT:
         return TEXT_LINE
     if perf:
         return FRAME_LINE if read_frame(data, at, end, memory) else 0
@@ -445,7 +465,8 @@ def scan(
 ) -> int:
     """Read lines from `line` on, which starts at `at`; the line that comes next: one before the last where `lost` is full."""
     while line < len(ends) and memory[LOSSES] + 1 < len(lost.cpu):
-        end = ends[line]
+        end = ends[index(line)]
+        memory[LINE_AT] = at
         found = read_line(data, at, end, shape.prefix, shape.width, shape.perf, memory)
         event = event_of(data, shape.perf, memory) if found == EVENT else -1
         if event >= 0:
@@ -453,12 +474,13 @@ def scan(
             number = split(data, event, end, memory)
             if memory[PERIOD_END] > memory[PERIOD_AT]:
                 number = put(memory, number, keyless(event, PERIOD, memory), memory[PERIOD_AT], memory[PERIOD_END])
-            note_fields(data, number, memory)
+                memory[USUAL] = 0
+            note_fields(data, event, number, memory)
         elif found == LOSS:
             cpu = memory[CPU]
-            loss = note_loss(cpu, memory[LOST], last[cpu], 0, memory, lost)
-            lost.earlier[loss - 1] = pending[cpu]
-            pending[cpu] = loss
+            loss = note_loss(cpu, memory[LOST], last[index(cpu)], 0, memory, lost)
+            lost.earlier[index(loss - 1)] = pending[index(cpu)]
+            pending[index(cpu)] = loss
             memory[EVENT_BEFORE] = -1
             if memory[BUFFER_END] > memory[BUFFER_AT]:
                 name_of(data, memory[BUFFER_AT], memory[BUFFER_END], buffers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -42,12 +43,14 @@ class Head:
         unit: what stands behind the seconds of the first time stamp: ".123456", "us" in latency format, "" for a count.
         cpus: number of CPUs, 0 where they do not say.
         overwritten: how many events are no longer in the buffer.
+        details: for `Metadata.details`.
     """
 
     shape: Shape
     unit: str
     cpus: int
     overwritten: int
+    details: Mapping[str, str]
 
 
 def text_kind(head: bytes) -> Kind | None:
@@ -73,17 +76,17 @@ def read_head(head: bytes, kind: Kind) -> Head:
     head = head[:HEAD]
     if kind == "perf script text":
         first = next((match for line in _lines(head) if (match := _PERF.search(line))), None)
-        return Head(Shape(0, 16, 1), "" if first is None else first["unit"].decode("ascii", "replace"), 0, 0)
+        return Head(Shape(0, 16, 1), "" if first is None else first["unit"].decode("ascii", "replace"), 0, 0, {})
     matches = [match for line in _lines(head) for match in _FTRACE.finditer(line)]
     unit = matches[0]["unit"].decode("ascii", "replace") if matches else "."
     cpus = _CPUS.search(head)
     written = _WRITTEN.search(head)
-    lost = 0
+    lost, details = 0, {}
     if written is not None:
         kept, all_of_them = (int(number) for number in written.groups() if number is not None)
-        lost = max(all_of_them - kept, 0)
+        lost, details = max(all_of_them - kept, 0), {"entries": f"{kept} of {all_of_them} written"}
     shape = _shape(matches, several=kind == "trace-cmd report text")
-    return Head(shape, unit, int(cpus[1] or cpus[2]) if cpus else 0, lost)
+    return Head(shape, unit, int(cpus[1] or cpus[2]) if cpus else 0, lost, details)
 
 
 def _shape(matches: list[re.Match[bytes]], *, several: bool) -> Shape:

@@ -16,25 +16,7 @@ from .errors import ParseError
 from .eventformat import HEADER_COLUMNS, EventFormat, Field
 from .metadata import Metadata
 from .source import Source
-from .textfields import (
-    ARGS,
-    BARE,
-    BIG,
-    BUF,
-    DECIMAL,
-    FIRST,
-    HEX_NUMBER,
-    HEXADECIMAL,
-    MOST_DIGITS,
-    NEGATIVE,
-    NUMBER,
-    OTHER,
-    PERIOD,
-    RET,
-    SECOND,
-    STRING,
-    SYMBOL,
-)
+from .textfields import ARGS, BUF, FIRST, PERIOD, RET, SECOND
 from .textlines import CALL, ENTER, EXIT, MARKED, RECORD, STACK, UNTOLD
 from .textmemory import (
     EVENT_AT,
@@ -53,6 +35,7 @@ from .textmemory import (
     FIELD_PRESENT,
     of_events,
 )
+from .textnumbers import BARE, BIG, DECIMAL, HEX_NUMBER, HEXADECIMAL, MOST_DIGITS, NEGATIVE, NUMBER, OTHER, STRING, SYMBOL
 from .textread import Column, Read, Wanted, read_rows
 from .textrecords import RECORDS, Template, extracted
 from .textscan import Survey, strings, survey, thread_names

@@ -32,9 +32,11 @@ _SMALL: Final = 1 << 23
 _SAMPLE: Final = 1 << 21
 
 
-def open_trace_dat(data: memoryview, path: str, *, buffers: Sequence[str] | None = None, strict: bool = False) -> Source:
+def open_trace_dat(
+    data: memoryview, path: str, *, buffers: Sequence[str] | None = None, strict: bool = False, threads: int | None = None
+) -> Source:
     """The events of a trace.dat, or the text that a latency tracer left in it; arguments and errors as of `TraceDat`."""
-    trace = TraceDat(data, path, buffers=buffers, strict=strict)
+    trace = TraceDat(data, path, buffers=buffers, strict=strict, threads=threads)
     return trace.latency(path, strict=strict) if trace.is_latency else trace
 
 

@@ -1,6 +1,6 @@
 """Fuzz the parsers: `make fuzz SECONDS=600`, or `python -m fuzz --format trace.dat --cases 200000` in the folder `tests`.
 
-Each input is read compiled, and every fourth also uncompiled. `--guided` uses atheris, which sees what uncompiled code an input reaches. An
+Each input is read compiled, and every eighth also uncompiled. `--guided` uses atheris, which sees what uncompiled code an input reaches. An
 input that breaks a promise is kept in the folder named by `--keep`, and the exit code is 1.
 """
 
@@ -49,7 +49,7 @@ def _run(form: str, seconds: float | None, cases: int | None, seed: int, keep: P
         while (cases is None or tried < cases) and (seconds is None or time.monotonic() - start < seconds):
             data = mutated(seeds, drawn)
             try:
-                target.try_one(data, forced=drawn.random() < 0.5, both=tried % 4 == 0)
+                target.try_one(data, forced=drawn.random() < 0.5, both=tried % 8 == 0)
             except Exception as error:
                 broken += 1
                 keep.mkdir(parents=True, exist_ok=True)
@@ -57,6 +57,8 @@ def _run(form: str, seconds: float | None, cases: int | None, seed: int, keep: P
                 print(f"{form} {tried}: {type(error).__name__}: {error}", flush=True)
                 traceback.print_exc(limit=-3)
             tried += 1
+            if tried % 10_000 == 0:
+                print(f"{form}: {tried} inputs in {time.monotonic() - start:.0f} s", flush=True)
     print(f"{form}: {tried} inputs in {time.monotonic() - start:.0f} s, {broken} broke a promise", flush=True)
     return broken
 

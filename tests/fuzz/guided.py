@@ -36,12 +36,12 @@ def _fuzz(form: str, seconds: int, keep: Path) -> None:
         # The modules of a reader are imported when it is first used: here, so that they are instrumented.
         with atheris.instrument_imports(include=["tracetool_parsers"]):
             (folder / "input").write_bytes(seed)
-            ask(folder / "input", None, strict=False)
+            ask(folder / "input", None)
     keep.mkdir(parents=True, exist_ok=True)
 
     def one(data: bytes) -> None:
         (folder / "input").write_bytes(data)
-        ask(folder / "input", form if form != "packed" else None, strict=False)
+        ask(folder / "input", form if form != "packed" else None)
 
     longest = 2 * max(map(len, seeds))
     limits = [f"-max_total_time={seconds}", f"-max_len={longest}", "-timeout=20", "-rss_limit_mb=2048", f"-artifact_prefix={keep}/{form}-"]

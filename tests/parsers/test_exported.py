@@ -278,7 +278,9 @@ def test_a_truncated_arrow_file_is_read_as_far_as_it_is_whole(tmp_path: Path, mo
     assert read == 300
     assert back.timeline()["ts"].to_pylist() == trace.timeline()["ts"].to_pylist()[:read]
     last = trace.timeline()["ts"].to_pylist()[read - 1]
-    assert back.losses.to_pylist() == [{"cpu": -1, "from_ns": last, "to_ns": None, "events": 1258 - read, "source": "truncated file"}]
+    assert back.losses.to_pylist() == [
+        {"cpu": -1, "from_ns": last, "to_ns": None, "events": 1258 - read, "source": "truncated file", "offset": None}
+    ]
     with pytest.raises(ParseError, match="truncated file: "):
         open_trace(out, strict=True)
 

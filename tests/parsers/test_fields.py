@@ -151,7 +151,7 @@ def test_unknown_field_names_the_nearest(tmp_path: Path) -> None:
 def test_event_without_records_has_an_empty_table_of_its_types(tmp_path: Path) -> None:
     silent = format_text("silent", 401, [("u64 x", 8, 8, 0), ("char y[4]", 16, 4, 0), ("u16 z[2]", 20, 4, 0)])
     trace = one_event("it", [("u32 a", 8, 4, 0)], bytes(4))
-    trace.systems["test"].append(silent)
+    trace.systems = {"test": [*trace.systems["test"], silent]}
     table = opened(tmp_path, trace).table("silent")
     assert table.num_rows == 0
     assert table.select(["x", "y", "z"]).schema.types == [pa.uint64(), pa.string(), pa.list_(pa.uint16())]

@@ -9,7 +9,11 @@ import pyarrow as pa
 import pytest
 
 from parsers.writer import PING_FORMAT, Instance, Trace, data, ping, pings, subbuffer
-from tracetool_parsers import RawTrace, open_trace
+from tracetool_parsers import RawTrace, inputs, open_trace, perflosses, perfstream, perfwalk, ringbuffer, streams, textscan
+from tracetool_parsers.losses import SOURCES
+
+#: What the readers call their sources.
+_NAMES = ("DAMAGED", "TRUNCATED", "KILLED", "LOST_RECORD", "LOST_SAMPLES_RECORD", "UNKNOWN_EVENT", "DAMAGED_SAMPLE")
 
 Row = tuple[int, int | None, int | None, int | None, str]
 
@@ -30,7 +34,7 @@ def opened(folder: Path, trace: Trace, buffers: list[str] | None = None) -> RawT
 
 
 def losses(folder: Path, trace: Trace, buffers: list[str] | None = None) -> list[Row]:
-    return [tuple(row.values()) for row in opened(folder, trace, buffers).losses.to_pylist()]
+    return [tuple(row.values())[:5] for row in opened(folder, trace, buffers).losses.to_pylist()]
 
 
 def two_pages(missed: int | None) -> Trace:
@@ -40,8 +44,8 @@ def two_pages(missed: int | None) -> Trace:
 def test_nothing_lost(tmp_path: Path) -> None:
     table = opened(tmp_path, two_pages(None)).losses
     assert table.num_rows == 0
-    assert table.schema.names == ["cpu", "from_ns", "to_ns", "events", "source"]
-    assert table.schema.types == [pa.int32(), pa.int64(), pa.int64(), pa.int64(), pa.string()]
+    assert table.schema.names == ["cpu", "from_ns", "to_ns", "events", "source", "offset"]
+    assert table.schema.types == [pa.int32(), pa.int64(), pa.int64(), pa.int64(), pa.string(), pa.int64()]
 
 
 def test_flag_with_a_count(tmp_path: Path) -> None:
@@ -120,3 +124,18 @@ def test_stats_of_another_buffer_are_its_own(tmp_path: Path) -> None:
     trace = Trace(instances, {"test": [PING_FORMAT]}, options=[stat(0), (2, b"\nBuffer: small\n\n\0"), stat(0, dropped=8)])
     assert losses(tmp_path, trace, buffers=[""]) == []
     assert losses(tmp_path, trace, buffers=["small"]) == [(0, 20, None, 8, "cpustat dropped events")]
+
+
+def test_every_source_that_a_reader_names_is_explained() -> None:
+    readers = (perflosses, perfstream, perfwalk, inputs, streams)
+    named = {value for reader in readers for name, value in vars(reader).items() if name in _NAMES and isinstance(value, str)}
+    named |= {*ringbuffer.SOURCES, *textscan.SOURCES} - {""}
+    assert len(named) > 10
+    assert named <= SOURCES.keys()
+    assert SOURCES.keys() - named == {
+        "cpustat overrun",
+        "cpustat commit overrun",
+        "cpustat dropped events",
+        "overwritten",
+        *(f"damaged {packing} data" for packing in ("gzip", "xz", "zstd")),
+    }

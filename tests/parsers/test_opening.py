@@ -49,10 +49,12 @@ def test_a_compressed_text_that_is_cut_after_a_line_has_a_loss(tmp_path: Path) -
     """Nothing in the text shows that lines are missing."""
     lines = "".join(f"  task-7 [001]     6.{i:09}: tick: x={i * i}\n" for i in range(1, 100))
     path = tmp_path / "report.txt"
-    path.write_bytes(gzip.compress(b"cpus=2\n" + lines.encode(), 0)[:-8])
+    packed = gzip.compress(b"cpus=2\n" + lines.encode(), 0)[:-8]
+    path.write_bytes(packed)
     trace = open_trace(path)
     assert trace.counts() == {"tick": 99}
-    assert trace.losses.to_pylist() == [{"cpu": -1, "from_ns": None, "to_ns": None, "events": None, "source": "truncated file"}]
+    (loss,) = trace.losses.to_pylist()
+    assert loss == {"cpu": -1, "from_ns": None, "to_ns": None, "events": None, "source": "truncated file", "offset": len(packed)}
     assert any("its gzip data break off" in note for note in trace.metadata.notes)
     with pytest.raises(ParseError, match="truncated file"):
         open_trace(path, strict=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -106,13 +108,20 @@ def test_fixtures_on_several_threads(path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_parts_were_cut_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "trace.dat"
-    path.write_bytes(random_trace(1, back=False).write("v6"))
+    pages = [subbuffer(100 * i, data(common(300, 1) + bytes(18)), page=PAGE) for i in range(40)]
+    path.write_bytes(Trace([Instance({0: pages, 1: pages})], {"test": [NUMBERS]}, page=PAGE).write("v6"))
     pieces(monkeypatch)
-    seen = []
-    monkeypatch.setattr(reading.Part, "run", lambda part, run=reading.Part.run: (seen.append(part), run(part)))
-    opened(path, 4).table("numbers")
-    assert len(seen) > 1
-    assert sum(part.records > 0 for part in seen) > 1
+    seen: list[int] = []
+
+    def run(part: reading.Part[Any], rest: Callable[[Any], None] = reading.Part.run) -> None:
+        rest(part)
+        seen.append(part.records)
+
+    monkeypatch.setattr(reading.Part, "run", run)
+    assert opened(path, 4).table("numbers").num_rows == 80
+    assert len(seen) == 4
+    assert sum(seen) == 80
+    assert min(seen) >= 15
 
 
 def test_an_event_that_no_sample_has_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

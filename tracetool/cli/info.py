@@ -133,7 +133,7 @@ def _untold(metadata: Metadata) -> str | None:
     form = metadata.details.get("exported from", metadata.format)
     if form.startswith("perf script"):
         return "this format cannot tell: perf script prints losses only with --show-lost-events"
-    if form.startswith("ftrace text"):
+    if form.startswith("ftrace text") and "entries" not in metadata.details:
         return "this format may not tell: overwritten events show only in a header with entries-in-buffer/entries-written"
     return None
 
