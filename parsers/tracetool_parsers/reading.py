@@ -24,8 +24,8 @@ from .streams import Memory, Stream, Stretch
 Array = npt.NDArray[Any]
 
 #: Records that are looked ahead: of one stream, of all together.
-_AHEAD: Final = 1 << 14
-_ALL_AHEAD: Final = 1 << 17
+_AHEAD: Final = 1 << 16
+_ALL_AHEAD: Final = 1 << 18
 #: Rows that there is room for where there were more than was thought.
 _LATER_ROWS: Final = 1 << 20
 _LEAST_ROWS: Final = 64

@@ -55,7 +55,20 @@ from .textmemory import (
     of_fields,
 )
 from .textnumbers import OTHER, STRING, UNASKED
-from .textscan import BYTES_OF_ITEM, FRAME_LINE, MOST_NAMES, TEXT_LINE, Shape, Survey, continues, name_of, new_names, strings, windows
+from .textscan import (
+    BYTES_OF_ITEM,
+    FRAME_LINE,
+    MOST_NAMES,
+    TEXT_LINE,
+    Shape,
+    Survey,
+    continues,
+    name_of,
+    new_names,
+    room_for,
+    strings,
+    windows,
+)
 
 Array = npt.NDArray[Any]
 
@@ -152,7 +165,7 @@ def read_rows(
     room = _plan(memory, wanted, together=together, chains=chains)
     total = sum(int(memory[EVENT_COUNT + each.event]) for each in wanted)
     header = _header(total, survey, together=together, positions=positions, chains=chains)
-    names = new_names(MOST_NAMES)
+    names = new_names(room_for(data.size, MOST_NAMES))
     for start, ends in survey.windows or windows(data):
         collect.run(data.size // BYTES_OF_ITEM, data, start, ends, shape, memory, survey.buffers, names, header, room)
     bases = [int(memory[GROUP_BASE + group]) for group in range(1 if together else len(wanted))]

@@ -71,6 +71,8 @@ WINDOW: Final = 1 << 20
 BYTES_OF_ITEM: Final = 16
 #: Different command names; further ones have none.
 MOST_NAMES: Final = 1 << 19
+#: Different names of buffers; of further ones the top one's counts.
+MOST_BUFFERS: Final = 1 << 10
 #: Different threads; of further ones no name is kept.
 MOST_THREADS: Final = 1 << 18
 _BYTES_OF_END: Final = 8
@@ -203,7 +205,7 @@ def survey(data: Array, shape: Shape, written_over: int) -> Survey:
         shape: of its lines.
         written_over: how many events were overwritten before the first.
     """
-    memory, buffers, threads = new_memory(), new_names(1 << 10), new_threads(data.size)
+    memory, buffers, threads = new_memory(), new_names(room_for(data.size, MOST_BUFFERS)), new_threads(data.size)
     last, pending = np.full(MOST_CPUS, -1, np.int64), np.zeros(MOST_CPUS, np.int64)
     lost = Lost(*(np.zeros(_FEWEST_LOSSES, np.int64) for _ in Lost._fields))
     at = lines = 0
@@ -270,13 +272,18 @@ def name_of(data: Array, at: int, end: int, names: Array) -> int:
     return int(number)
 
 
+def room_for(size: int, most: int) -> int:
+    """How many names a text of so many bytes can have, a power of two, `most` at most."""
+    return min(1 << (size // _LEAST_LINE).bit_length(), most)
+
+
 def new_threads(size: int) -> Array:
     """Room for the different threads of a text of so many bytes; `thread_of` numbers them from 1.
 
     int64: how many there are, how many fit, a hash table of places, then for each place from 1 the thread, and after all of those
     `at << 12 | length` of its name.
     """
-    most = min(1 << (size // _LEAST_LINE).bit_length(), MOST_THREADS)
+    most = room_for(size, MOST_THREADS)
     threads = np.zeros(4 * most + 2, np.int64)
     threads[1] = most
     return threads

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -94,13 +95,16 @@ class TextTrace(Source):
         self._data: Array = np.frombuffer(data, np.uint8)
         self._head = head
         self._metadata = metadata
+        # Each pass writes to the memory of the survey.
+        self._lock = threading.RLock()
+        self._found: Survey | None = None
         if strict:
             self._refuse_damage()
 
     @property
     def metadata(self) -> Metadata:
         """What the text says of itself; what is wrong with it is in the notes once events were read."""
-        if "_survey" not in self.__dict__:
+        if self._found is None:
             return self._metadata
         found = self._survey
         notes = list(self._metadata.notes)
@@ -139,7 +143,8 @@ class TextTrace(Source):
             # A field that is asked for twice is read once.
             wanted.append(Wanted(number, [known.columns[number][offset] for offset in dict.fromkeys(offsets)]))
         chains = bool(of_events(self._survey.memory, EVENT_FRAMES).any())
-        made = read_rows(self._data, self._head.shape, self._survey, wanted, positions=positions, chains=chains)
+        with self._lock:
+            made = read_rows(self._data, self._head.shape, self._survey, wanted, positions=positions, chains=chains)
         names = pa.array([_UNKNOWN, *made.names], pa.string())
         buffers = pa.array(["", *strings(self._data, self._survey.buffers)], pa.string())
         tables = {}
@@ -161,7 +166,8 @@ class TextTrace(Source):
     def timeline(self) -> pa.Table:
         """All events in the order of the text."""
         every = [Wanted(number, ()) for number in range(len(self._known.formats))]
-        header = read_rows(self._data, self._head.shape, self._survey, every, together=True).header
+        with self._lock:
+            header = read_rows(self._data, self._head.shape, self._survey, every, together=True).header
         return pa.table({"ts": header.ts, "cpu": header.cpu, "tid": header.tid, "event": header.event})
 
     def _common(self, made: Read, rows: slice, names: pa.Array, buffers: pa.Array) -> dict[str, pa.Array]:
@@ -183,9 +189,12 @@ class TextTrace(Source):
         if found.cut is not None:
             raise ParseError("the last line has no end", path=self._metadata.path, offset=found.cut, hint=hint)
 
-    @functools.cached_property
+    @property
     def _survey(self) -> Survey:
-        return survey(self._data, self._head.shape, self._head.overwritten)
+        with self._lock:
+            if self._found is None:
+                self._found = survey(self._data, self._head.shape, self._head.overwritten)
+            return self._found
 
     @functools.cached_property
     def _cmdlines(self) -> dict[int, str]:

@@ -129,7 +129,8 @@ class TraceDat(Source):
         """What the trace says of itself; with damage, once the survey was made."""
         if "_survey" not in self.__dict__:
             return self._metadata
-        notes = [f"{gap.source}: CPU {self._streams[gap.stream].cpu} at byte {gap.offset}" for gap in self._damage]
+        # Of what is damaged in one chunk, which has one place, one note is enough.
+        notes = dict.fromkeys(f"{gap.source}: CPU {self._streams[gap.stream].cpu} at byte {gap.offset}" for gap in self._damage)
         return replace(self._metadata, notes=(*self._metadata.notes, *notes))
 
     @property

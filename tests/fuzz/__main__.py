@@ -42,10 +42,10 @@ def main() -> int:
 def _run(form: str, seconds: float | None, cases: int | None, seed: int, keep: Path) -> int:
     drawn, seeds = random.Random(seed), SEEDS[form]()
     broken = tried = 0
-    start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         target = Target(form, Path(folder))
         target.warm(seeds)
+        start = time.monotonic()
         while (cases is None or tried < cases) and (seconds is None or time.monotonic() - start < seconds):
             data = mutated(seeds, drawn)
             try:

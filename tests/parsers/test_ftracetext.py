@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -173,17 +174,19 @@ def test_buffers_and_their_losses_are_told_apart(tmp_path: Path, options: tuple[
         Instance({0: pages(7, 8, missed=9)}, name="b"),
     ]
     saved = "".join(f"{number} thread {number}\n" for number in range(9))
-    trace = ftrace(_report(tmp_path, Trace(buffers, {"test": [PING_FORMAT]}, cmdlines=saved), *options))
+    text = _report(tmp_path, Trace(buffers, {"test": [PING_FORMAT]}, cmdlines=saved), *options)
+    trace = ftrace(text)
     table = trace.table("ping").to_pydict()
     assert table["value"] == list(range(1, 9))
     assert table["buffer"] == ["", "", "", "", "inst: x-1", "inst: x-1", "b", "b"]
     assert table["comm"] == [f"thread {number}"[: text_width(trace)] for number in range(1, 9)]
     assert set(trace.metadata.buffers) == {"", "inst: x-1", "b"}
-    losses = [tuple(row.values())[:5] for row in trace.losses.to_pylist()]
+    losses = [tuple(row.values()) for row in trace.losses.to_pylist()]
+    offsets = [match.start() for match in re.finditer(rb"^.*CPU:\d \[", text, re.MULTILINE)]
     assert losses == [
-        (1, 3005, 3505, None, "lost line"),
-        (0, 5005, 5505, 7, "lost line"),
-        (0, 7005, 7505, 9, "lost line"),
+        (1, 3005, 3505, None, "lost line", offsets[0]),
+        (0, 5005, 5505, 7, "lost line", offsets[1]),
+        (0, 7005, 7505, 9, "lost line", offsets[2]),
     ]
 
 
@@ -233,11 +236,12 @@ def test_what_tracefs_prints_besides() -> None:
     assert (first["big"], second["big"]) == ((1 << 64) - 1, 1)
     # Without a sign in one row and with one in another: no type of 64 bits holds both, unless they are left as they are printed.
     assert (first["mixed"], second["mixed"]) == ("0x10", "-1")
-    assert [tuple(row.values())[:5] for row in trace.losses.to_pylist()] == [
-        (-1, None, 100_000_001_000, 1200, "overwritten"),
-        (1, 100_000_003_000, 100_000_004_000, 12, "lost line"),
-        (2, None, None, None, "lost line"),
+    assert [tuple(row.values()) for row in trace.losses.to_pylist()] == [
+        (-1, None, 100_000_001_000, 1200, "overwritten", None),
+        (1, 100_000_003_000, 100_000_004_000, 12, "lost line", TRACEFS_LINES.index("CPU:1 [")),
+        (2, None, None, None, "lost line", TRACEFS_LINES.index("CPU:2 [")),
     ]
+    assert trace.metadata.details == {"entries": "7 of 1207 written"}
     assert trace.metadata.cpus == 4
 
 
@@ -264,6 +268,7 @@ def test_latency_format_of_tracefs() -> None:
     assert table["comm"] == ["bash", "<idle>", "a-1 [0]"]
     assert table["comm_field"] == ["kworker", "a-b-c", "x"]
     assert trace.losses.to_pylist()[0]["events"] == 2
+    assert trace.metadata.details == {"entries": "3 of 5 written"}
     assert any("since the trace began" in note for note in trace.metadata.notes)
 
 
@@ -275,6 +280,7 @@ def test_clocks_that_count() -> None:
     assert (table["ts"], table["a"], table["position"]) == ([12345678903, 12345678901, 12345678902], [3, 1, 2], [0, 1, 2])
     assert trace.span() == (12345678901, 12345678903)
     assert any("counts" in note for note in trace.metadata.notes)
+    assert trace.metadata.details == {}
 
 
 LINE = "            bash-7       [001] .....   100.00000{}: e: a={}\n"
@@ -284,12 +290,11 @@ def test_lines_that_cannot_be_read_are_losses() -> None:
     text = LINE.format(1, 1) + "garbage\nmore\n" + LINE.format(2, 2) + "worse\n" + LINE.format(3, 3)[:-1]
     trace = ftrace(text)
     assert trace.table("e").column("a").to_pylist() == [1, 2]
-    assert [tuple(row.values())[:5] for row in trace.losses.to_pylist()] == [
-        (-1, 100_000_001_000, 100_000_002_000, 2, "unreadable line"),
-        (-1, 100_000_002_000, None, 1, "unreadable line"),
-        (-1, 100_000_002_000, None, 1, "truncated line"),
+    assert [tuple(row.values()) for row in trace.losses.to_pylist()] == [
+        (-1, 100_000_001_000, 100_000_002_000, 2, "unreadable line", text.index("garbage")),
+        (-1, 100_000_002_000, None, 1, "unreadable line", text.index("worse")),
+        (-1, 100_000_002_000, None, 1, "truncated line", text.rindex("            bash")),
     ]
-    assert trace.losses["offset"].to_pylist() == [text.index("garbage"), text.index("worse"), text.rindex("            bash")]
     notes = " ".join(trace.metadata.notes)
     assert f"3 lines cannot be read, the first at byte {text.index('garbage')}" in notes
     assert f"at byte {text.rindex('            bash')}" in notes
@@ -300,6 +305,38 @@ def test_lines_that_cannot_be_read_are_losses() -> None:
         ftrace(text.replace("garbage\nmore\n", "").replace("worse\n", ""), strict=True)
     assert error.value.offset == 2 * len(LINE.format(1, 1))
     assert ftrace(LINE.format(1, 1), strict=True).counts() == {"e": 1}
+
+
+def test_more_losses_than_are_expected() -> None:
+    line, lost = LINE.format(1, 1), "CPU:0 [LOST 5 EVENTS]\n"
+    losses = ftrace((line + lost) * 3000).losses.to_pydict()
+    assert losses["offset"] == [len(line) + number * len(line + lost) for number in range(3000)]
+    assert losses["events"] == [5] * 3000
+
+
+def test_fields_that_come_late_are_counted_once() -> None:
+    """Lines that have all fields so far are counted together; a field more, or a value of another kind, starts anew."""
+    endings = ("a=1 b=2", "a=3 b=4", "a=5 b=6 c=7", "a=8 b=9 c=-1", "b=1", "a=0x10 b=2 c=3", "a=1 b=x c=4", "a=2 b=5 c=5")
+    trace = ftrace("".join(f"            bash-7       [001] .....   100.000001: late_event_name: {ending}\n" for ending in endings))
+    listed = [{key: row[key] for key in "abc"} for row in rows(trace, "late_event_name")]
+    assert [row["a"] for row in listed] == [1, 3, 5, 8, None, 16, 1, 2]
+    assert [row["b"] for row in listed] == ["2", "4", "6", "9", "1", "2", "x", "5"]
+    assert [row["c"] for row in listed] == [None, None, 7, -1, None, 3, 4, 5]
+
+
+@pytest.mark.parametrize("names", [("mm_page_alloc", "mm_page_alloc_zone_locked"), ("e", "ee"), ("abcdefghijklmnop", "abcdefghijklmnoq")])
+def test_names_that_begin_alike_are_told_apart(names: tuple[str, str]) -> None:
+    order = [names[number in (1, 2, 5)] for number in range(8)]
+    lines = (f"            bash-7       [001] .....   100.00000{number}: {name}: a={number} b=0\n" for number, name in enumerate(order))
+    assert ftrace("".join(lines)).timeline().column("event").to_pylist() == order
+
+
+def test_threads_may_share_a_text() -> None:
+    text = "".join(LINE.format(number % 10, number) for number in range(1000))
+    trace = ftrace(text)
+    with ThreadPoolExecutor(4) as pool:
+        read = list(pool.map(lambda _: trace.table("e").column("a").to_pylist(), range(4)))
+    assert read == [list(range(1000))] * 4
 
 
 def test_a_text_without_events() -> None:

@@ -146,4 +146,6 @@ def test_other_lines() -> None:
     assert rows(trace, "cycles:u")[0]["tid"] == -1
     named = rows(trace, "comm")[0]
     assert (named["comm_field"], named["exec"], named["pid"], named["tid_field"], named["cpu"]) == ("a:b/c", 1, 7, 8, -1)
-    assert [tuple(row.values())[:5] for row in trace.losses.to_pylist()] == [(1, 100_000_001_000, 100_000_003_000, 21, "lost line")]
+    assert [tuple(row.values()) for row in trace.losses.to_pylist()] == [
+        (1, 100_000_001_000, 100_000_003_000, 21, "lost line", LINES.index("            bash  1000 [001]   100.000003"))
+    ]
