@@ -9,7 +9,8 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	$$p -c '$(SUITABLE)' 2>/dev/null && echo $$p && break; done)
 # The oldest Python that is supported goes with the oldest dependencies.
 LOWEST_PYTHON ?= python3.11
-PYTEST_ARGS ?=
+# A worker a core: one alone takes about ten minutes.
+PYTEST_ARGS ?= -n auto
 # How long `fuzz` takes for each format, and for each again with atheris. What breaks a promise is kept in build/crashes.
 SECONDS ?= 60
 
