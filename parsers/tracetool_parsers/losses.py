@@ -80,14 +80,9 @@ def ring_losses(gaps: Sequence[Gap], streams: Sequence[Stream], stats: Iterable[
         start: the first time stamp of the trace (ns).
     """
     return [
-        *(Loss(streams[gap.stream].cpu, *_ordered(gap.before, gap.after), gap.events, gap.source, gap.offset) for gap in gaps),
+        *(Loss(streams[gap.stream].cpu, gap.before, gap.after, gap.events, gap.source, gap.offset) for gap in gaps),
         *_counted(gaps, streams, stats, start),
     ]
-
-
-def _ordered(before: int | None, after: int | None) -> tuple[int | None, int | None]:
-    """The bounds of a gap; the times of damaged records may go back."""
-    return (after, before) if before is not None and after is not None and after < before else (before, after)
 
 
 def _counted(gaps: Sequence[Gap], streams: Sequence[Stream], stats: Iterable[CpuStat], start: int | None) -> list[Loss]:

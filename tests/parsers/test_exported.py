@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import itertools
 import json
@@ -401,7 +402,8 @@ def test_no_metadata_give_anything_but_tables_or_an_error(small: Mapping[str, by
         for step in above:
             inside = inside[step]
         if data.draw(st.booleans()):
-            inside[last] = data.draw(LEAVES)
+            # A copy: what is put in may be changed in a later round.
+            inside[last] = copy.deepcopy(data.draw(LEAVES))
         else:
             del inside[last]
     with tempfile.NamedTemporaryFile() as file:
