@@ -91,12 +91,8 @@ class Ours:
         return open_trace(path, threads=self.threads).tables(None if self.kind is None else [self.kind])
 
     def seconds(self, path: Path) -> float:
-        """Until the tables are there: giving their memory back is not part of reading."""
-        start = self.clock()
-        tables = self.tables(path)
-        seconds = self.clock() - start
-        del tables
-        return seconds
+        """Until the tables are there."""
+        return _timed(self.tables, path, self.clock)
 
     def bound(self, path: Path) -> int:
         """The most bytes of its own memory that a process may have while it reads."""
@@ -113,12 +109,17 @@ class Action:
     command: tuple[str, ...] = ()
 
     def seconds(self, path: Path) -> float:
-        """As of Ours."""
-        start = time.perf_counter()
-        made = self.act(path)
-        seconds = time.perf_counter() - start
-        del made
-        return seconds
+        """Until it is done."""
+        return _timed(self.act, path, time.perf_counter)
+
+
+def _timed(act: Callable[[Path], object], path: Path, clock: Callable[[], float]) -> float:
+    """Seconds until something is made of a trace: giving its memory back is not part of it."""
+    start = clock()
+    made = act(path)
+    seconds = clock() - start
+    del made
+    return seconds
 
 
 def in_turn(readers: Sequence[Reader], path: Path, runs: int) -> tuple[dict[Reader, list[float]], list[str]]:

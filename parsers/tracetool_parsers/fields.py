@@ -7,9 +7,8 @@ fit into a record, in a damaged file, is null.
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,11 +18,9 @@ from .eventformat import Field
 from .gather import SIGNED, UNSIGNED, number_of
 from .loops import index, loop
 from .memory import empty
+from .strings import chunks_of, joined, strings_of
 
 Array = npt.NDArray[Any]
-
-#: Arrow's strings and lists count their bytes and elements in 31 bits: longer columns are made of several chunks.
-_MOST_IN_CHUNK: Final = (1 << 31) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,24 +124,13 @@ def _spans(rows: Rows, field: Field) -> tuple[Array, Array, Array | None]:
 
 def _strings(rows: Rows, places: Array, sizes: Array, absent: Array | None, _: Field) -> pa.Array | pa.ChunkedArray:
     chunks = []
-    for chosen in _chunks(sizes):
+    for chosen in chunks_of(sizes):
         offsets = empty(places[chosen].size + 1, np.int32)
         room = int(sizes[chosen].sum())
         packed = empty(room // 4 + 1, np.uint32)
         pack_texts.run(room // 8, rows.words, places[chosen], sizes[chosen], offsets, packed)
-        validity = None if absent is None else pa.py_buffer(np.packbits(~absent[chosen], bitorder="little"))
-        used = packed.view(np.uint8)[: offsets[-1]]
-        chunks.append(_decoded(offsets.size - 1, [validity, pa.py_buffer(offsets), pa.py_buffer(used)], used))
-    return chunks[0] if len(chunks) == 1 else pa.chunked_array(chunks, pa.string())
-
-
-def _decoded(rows: int, buffers: list[pa.Buffer | None], packed: Array) -> pa.Array:
-    if packed.size == 0 or packed.max() < 0x80:
-        return pa.Array.from_buffers(pa.string(), rows, buffers)
-    # Names come again and again: each is decoded once.
-    names = pa.Array.from_buffers(pa.binary(), rows, buffers).dictionary_encode()
-    decoded = pa.array([name.decode("utf-8", "replace") for name in names.dictionary.to_pylist()], pa.string())
-    return decoded.take(names.indices)
+        chunks.append(strings_of(offsets, packed.view(np.uint8)[: offsets[-1]], None if absent is None else absent[chosen]))
+    return joined(chunks, pa.string())
 
 
 def _lists(rows: Rows, places: Array, sizes: Array, absent: Array | None, field: Field) -> pa.Array | pa.ChunkedArray:
@@ -152,26 +138,14 @@ def _lists(rows: Rows, places: Array, sizes: Array, absent: Array | None, field:
     whole = sizes // element * element
     chunks = []
     data = rows.words.view(np.uint8)
-    for chosen in _chunks(whole):
+    for chosen in chunks_of(whole):
         offsets, packed = _packed(data, places[chosen], whole[chosen])
         values = packed.view((SIGNED if field.signed else UNSIGNED)[element])
         values = pa.array(values.byteswap() if rows.swapped else values)
         ends = pa.array((offsets // element).astype(np.int32))
         mask = None if absent is None else pa.array(absent[chosen])
         chunks.append(pa.ListArray.from_arrays(ends, values, mask=mask))
-    return chunks[0] if len(chunks) == 1 else pa.chunked_array(chunks)
-
-
-def _chunks(sizes: Array) -> list[slice]:
-    """Stretches of rows with no more bytes than a chunk holds; one, but for columns of gigabytes."""
-    ends = np.cumsum(sizes)
-    if not ends.size or ends[-1] <= _MOST_IN_CHUNK:
-        return [slice(0, sizes.size)]
-    cuts = [0]
-    while cuts[-1] < sizes.size:
-        used = ends[cuts[-1] - 1] if cuts[-1] else 0
-        cuts.append(int(np.searchsorted(ends, used + _MOST_IN_CHUNK, "right")))
-    return [slice(begin, end) for begin, end in itertools.pairwise(cuts)]
+    return joined(chunks)
 
 
 def _packed(data: Array, places: Array, sizes: Array) -> tuple[Array, Array]:

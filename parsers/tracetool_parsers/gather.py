@@ -61,14 +61,14 @@ class Wanted:
     @property
     def singles(self) -> list[int]:
         """The words that the other numbers touch, number by number."""
-        return [offset // 4 + i for offset, size in self.places if not _is_double((offset, size)) for i in range(_words_of(offset, size))]
+        return [offset // 4 + i for offset, size in self.places if not _is_double((offset, size)) for i in range(words_of(offset, size))]
 
 
 def _is_double(place: Place) -> bool:
     return place[1] == 8 and place[0] % 4 == 0
 
 
-def _words_of(offset: int, size: int) -> int:
+def words_of(offset: int, size: int) -> int:
     """How many words a number touches."""
     return (offset % 4 + size + 3) // 4
 
@@ -170,7 +170,7 @@ def numbers_of(wanted: Wanted, plan: Plan, columns: Columns, table: int, begin: 
     of_doubles = (columns.doubles[base + begin : base + end] for base in plan.bases[first:split].tolist())
     of_singles = (columns.singles[base + begin : base + end] for base in plan.bases[split:last].tolist())
     return [
-        next(of_doubles) if _is_double(place) else number_of(*place, list(itertools.islice(of_singles, _words_of(*place))))
+        next(of_doubles) if _is_double(place) else number_of(*place, list(itertools.islice(of_singles, words_of(*place))))
         for place in wanted.places
     ]
 

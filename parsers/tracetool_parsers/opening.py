@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
 import pyarrow as pa
 
 from .errors import ParseError, TraceError, UnknownEvent
-from .eventformat import EventFormat, Field
 from .inputs import STDIN, Input, read_input
 from .losses import SCHEMA, Loss, losses_table
 from .metadata import Metadata
 from .raw import RawTrace
 from .sniff import TEXTS, Format, forced, format_named, sniff
-from .source import Source
+from .source import Source, Wrapped
 
 
 class Opener(Protocol):
@@ -120,18 +119,18 @@ def _read_by(form: Format) -> Opener:
     return open_exported
 
 
-class Unpacked(Source):
+class Unpacked(Wrapped):
     """A trace that was unpacked first: it says so, and says where its compressed data break off."""
 
     def __init__(self, source: Source, given: Input) -> None:
-        self._source = source
+        super().__init__(source)
         self._packings = given.packings
         self._broken = given.broken
 
     @property
     def metadata(self) -> Metadata:
         """What the trace says of itself, and what it was unpacked from."""
-        metadata = self._source.metadata
+        metadata = super().metadata
         details = {**metadata.details, "unpacked from": ", then ".join(self._packings)}
         notes = metadata.notes
         if self._broken:
@@ -139,34 +138,9 @@ class Unpacked(Source):
         return replace(metadata, notes=notes, details=details)
 
     @property
-    def formats(self) -> Sequence[EventFormat]:
-        """As inside."""
-        return self._source.formats
-
-    @property
     def losses(self) -> pa.Table:
         """As inside; what the compressed data do not hold any more is a row, without times: it can be of any CPU."""
-        losses = self._source.losses
+        losses = super().losses
         if self._broken is None or self._broken.source in losses.column("source").to_pylist():
             return losses
         return pa.concat_tables([losses, losses_table([Loss(-1, None, None, None, self._broken.source, self._broken.offset)])]).cast(SCHEMA)
-
-    def counts(self) -> Mapping[int, int]:
-        """As inside."""
-        return self._source.counts()
-
-    def span(self) -> tuple[int, int] | None:
-        """As inside."""
-        return self._source.span()
-
-    def read(self, asked: Mapping[int, Sequence[Field]], *, positions: bool = False) -> dict[int, pa.Table]:
-        """As inside."""
-        return self._source.read(asked, positions=positions)
-
-    def read_all(self, *, positions: bool = False) -> dict[int, pa.Table]:
-        """As inside."""
-        return self._source.read_all(positions=positions)
-
-    def timeline(self) -> pa.Table:
-        """As inside."""
-        return self._source.timeline()

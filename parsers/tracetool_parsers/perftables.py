@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from .eventformat import Field
 from .fields import Rows, column, is_number, number_column
-from .gather import number_of
+from .gather import number_of, words_of
 from .perfattrs import CALLCHAIN, READ, Attr
 from .perfevents import FILE_NUMBERS, FLAGS, HAS_BUILD_ID, Event
 from .perfrecords import RECORD_TYPES
@@ -61,7 +61,7 @@ class Table:
         """The words to copy of a record: of double words in itself, of double words and of words in its body; `attr`: of a sample."""
         values = [attr.in_sample(self.event.values[field.column]) // 4 for field in self._wide if attr and self._is_value(field)]
         wide = [field.offset // 4 for field in self._wide if not self._is_value(field)]
-        return values, wide, [field.offset // 4 + i for field in self._narrow for i in range(_words_of(field))]
+        return values, wide, [field.offset // 4 + i for field in self._narrow for i in range(words_of(field.offset, field.size))]
 
     def number_columns(self, wide: Sequence[Array], narrow: Sequence[Array], *, swapped: bool) -> dict[str, pa.Array]:
         """The columns of `numbers` out of what was copied: uint64 and uint32, as they lie in the file."""
@@ -70,7 +70,7 @@ class Table:
         for field in self.numbers:
             values = doubles.get(field.column)
             if values is None:
-                values = number_of(field.offset, field.size, [next(singles) for _ in range(_words_of(field))])
+                values = number_of(field.offset, field.size, [next(singles) for _ in range(words_of(field.offset, field.size))])
             values = values.byteswap() if swapped else values
             made[field.column] = _flag(values, field) if field.type in FLAGS else number_column(values, field)
         return made
@@ -78,11 +78,6 @@ class Table:
 
 def _also(asked: Sequence[str]) -> frozenset[str]:
     return frozenset((HAS_BUILD_ID,)) if {*FILE_NUMBERS, _BUILD_ID}.intersection(asked) else frozenset()
-
-
-def _words_of(field: Field) -> int:
-    """How many words a number touches."""
-    return (field.offset % 4 + field.size + 3) // 4
 
 
 def _flag(values: Array, field: Field) -> pa.Array:

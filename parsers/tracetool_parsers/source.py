@@ -62,3 +62,45 @@ class Source(Protocol):
     def timeline(self) -> pa.Table:
         """All events in the order of the trace: `ts` int64 ns, `cpu` int32, `tid` int32, `event` int32 (its number)."""
         ...
+
+
+class Wrapped(Source):
+    """A trace inside something that has more to say of it; what is not overridden is as inside."""
+
+    def __init__(self, inside: Source) -> None:
+        self._inside = inside
+
+    @property
+    def metadata(self) -> Metadata:
+        """As inside."""
+        return self._inside.metadata
+
+    @property
+    def formats(self) -> Sequence[EventFormat]:
+        """As inside."""
+        return self._inside.formats
+
+    @property
+    def losses(self) -> pa.Table:
+        """As inside."""
+        return self._inside.losses
+
+    def counts(self) -> Mapping[int, int]:
+        """As inside."""
+        return self._inside.counts()
+
+    def span(self) -> tuple[int, int] | None:
+        """As inside."""
+        return self._inside.span()
+
+    def read(self, asked: Mapping[int, Sequence[Field]], *, positions: bool = False) -> dict[int, pa.Table]:
+        """As inside."""
+        return self._inside.read(asked, positions=positions)
+
+    def read_all(self, *, positions: bool = False) -> dict[int, pa.Table]:
+        """As inside."""
+        return self._inside.read_all(positions=positions)
+
+    def timeline(self) -> pa.Table:
+        """As inside."""
+        return self._inside.timeline()

@@ -21,7 +21,7 @@ from .errors import ParseError
 from .tracedat import Buffer, CpuData
 
 #: trace-cmd packs 10 sub-buffers a chunk: lib/trace-cmd/trace-output.c, PAGES_IN_CHUNK. More than this many are no chunk.
-_MOST_PAGES_IN_CHUNK: Final = 64
+MOST_PAGES_IN_CHUNK: Final = 64
 #: Sub-buffers of data that are not compressed are found by time in blocks of so many.
 _PAGES_IN_BLOCK: Final = 16
 #: Bytes that are unpacked at a time: of one CPU, and of all together.
@@ -268,4 +268,4 @@ def _packed(data: memoryview, buffer: Buffer, cpu: CpuData, end: int, codec: str
 
 
 def _is_possible(size: int, buffer: Buffer) -> bool:
-    return 0 < size <= _MOST_PAGES_IN_CHUNK * buffer.page_size and size % 4 == 0
+    return 0 < size <= MOST_PAGES_IN_CHUNK * buffer.page_size and size % 4 == 0

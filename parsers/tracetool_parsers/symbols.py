@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from .codec import unpack, unpack_section
 from .cursor import Cursor, text
 from .errors import ParseError
+from .streams import MOST_PAGES_IN_CHUNK
 from .tracedat import Block, Recording, TextBlock
 
 SYMBOLS: Final = pa.schema(
@@ -24,8 +25,6 @@ _SYMBOL: Final = r"^(?P<address>[0-9a-fA-F]{1,16}) (?P<type>\S) (?P<name>\S+)(?:
 _FORMAT: Final = r'^0x(?P<address>[0-9a-fA-F]{1,16}) : "(?P<format>.*)"\s*$'
 #: Bytes of text that are taken apart at a time.
 _PIECE: Final = 1 << 20
-#: As for event data: a chunk is of 10 sub-buffers.
-_MOST_PAGES_IN_CHUNK: Final = 64
 
 
 def kallsyms(data: memoryview, recording: Recording, path: str) -> pa.Table:
@@ -51,7 +50,7 @@ def text_of(data: memoryview, recording: Recording, block: TextBlock, path: str)
     if not block.packed:
         return bytes(data[block.offset : block.offset + block.size])
     cursor = Cursor(data, path, at=block.offset, end=block.offset + block.size, order=recording.order)
-    most = _MOST_PAGES_IN_CHUNK * max(recording.preamble.page_size, 4096)
+    most = MOST_PAGES_IN_CHUNK * max(recording.preamble.page_size, 4096)
     whole = []
     try:
         for _ in range(cursor.u32("number of chunks")):

@@ -98,6 +98,19 @@ def long_at(data: Array, value: int, at: int, end: int, negative: bool) -> tuple
 
 
 @part
+def hexadecimal_half(data: Array, at: int, last: int) -> tuple[int, int]:
+    """The number that the hexadecimal digits from `at` on make, before `last`, and where they end."""
+    value = 0
+    while at < last:
+        digit = DIGITS[data[index(at)]]
+        if digit > 15:
+            break
+        value = value << 4 | digit
+        at += 1
+    return value, at
+
+
+@part
 def hexadecimal_at(data: Array, at: int, end: int) -> tuple[int, int, int]:
     """The same for hexadecimal digits, at most 16 but for zeros before them."""
     start = at
@@ -106,24 +119,11 @@ def hexadecimal_at(data: Array, at: int, end: int) -> tuple[int, int, int]:
     if at - start > _MOST_ZEROS:
         return OTHER, 0, at
     last = min(end, at + 8)
-    high = 0
-    while at < last:
-        digit = DIGITS[data[index(at)]]
-        if digit > 15:
-            break
-        high = high << 4 | digit
-        at += 1
+    high, at = hexadecimal_half(data, at, last)
     value = high
     if at == last and at < end:
         middle = at
-        last = min(end, at + 8)
-        low = 0
-        while at < last:
-            digit = DIGITS[data[index(at)]]
-            if digit > 15:
-                break
-            low = low << 4 | digit
-            at += 1
+        low, at = hexadecimal_half(data, at, min(end, at + 8))
         value = wrapped(high, low) if at - middle == 8 else high << 4 * (at - middle) | low
     if at == start or (at < end and DIGITS[data[index(at)]] < 16):
         return OTHER, 0, at

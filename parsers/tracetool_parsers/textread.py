@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -12,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from .loops import index, loop, part
+from .strings import chunks_of, joined, strings_of
 from .textfields import BUF, PERIOD, event_of, keyless, number_of, put, split
 from .textlines import EVENT, LOSS, NOTHING, read_line, same
 from .textmemory import (
@@ -73,9 +73,6 @@ from .textscan import (
 Array = npt.NDArray[Any]
 
 _KINDS: Final = (np.int64, np.int64, np.int32, np.uint8, np.bool_)
-
-#: Arrow counts the bytes of strings in 31 bits.
-_MOST_BYTES: Final = (1 << 31) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,38 +231,16 @@ def _column(column: Column, rows: int, memory: Array, room: Room) -> pa.Array | 
 
 
 def _strings(lengths: Array, packed: Array, present: Array | None) -> pa.Array | pa.ChunkedArray:
-    """Strings that lie one after the other, as UTF-8; what is none is replaced."""
+    """Strings that lie one after the other."""
     chunks = []
     at = 0
-    for rows in _chunks(lengths):
+    for rows in chunks_of(lengths):
         offsets = np.zeros(lengths[rows].size + 1, np.int32)
         np.cumsum(lengths[rows], out=offsets[1:])
         size = int(offsets[-1])
-        validity = None if present is None else pa.py_buffer(np.packbits(present[rows], bitorder="little"))
-        buffers = [validity, pa.py_buffer(offsets), pa.py_buffer(packed[at : at + size])]
-        chunks.append(_decoded(offsets.size - 1, buffers, packed[at : at + size]))
+        chunks.append(strings_of(offsets, packed[at : at + size], None if present is None else ~present[rows]))
         at += size
-    return chunks[0] if len(chunks) == 1 else pa.chunked_array(chunks, pa.string())
-
-
-def _decoded(rows: int, buffers: list[pa.Buffer | None], packed: Array) -> pa.Array:
-    if packed.size == 0 or packed.max() < 0x80:
-        return pa.Array.from_buffers(pa.string(), rows, buffers)
-    names = pa.Array.from_buffers(pa.binary(), rows, buffers).dictionary_encode()
-    decoded = pa.array([name.decode("utf-8", "replace") for name in names.dictionary.to_pylist()], pa.string())
-    return decoded.take(names.indices)
-
-
-def _chunks(lengths: Array) -> list[slice]:
-    """Stretches of rows whose bytes Arrow can count; one, but for columns of gigabytes."""
-    if int(lengths.sum(dtype=np.int64)) <= _MOST_BYTES:
-        return [slice(0, lengths.size)]
-    ends = np.cumsum(lengths, dtype=np.int64)
-    cuts = [0]
-    while cuts[-1] < lengths.size:
-        used = ends[cuts[-1] - 1] if cuts[-1] else 0
-        cuts.append(int(np.searchsorted(ends, used + _MOST_BYTES, "right")))
-    return [slice(begin, end) for begin, end in itertools.pairwise(cuts)]
+    return joined(chunks, pa.string())
 
 
 def _chain(start: int, frames: Array, chain: Array) -> pa.Array:

@@ -14,15 +14,13 @@ import pyarrow as pa
 
 from .errors import ParseError, UnknownEvent
 from .eventformat import EventFormat, Field, common_layout
-from .ftracetext import open_ftrace_text
 from .losses import losses_table, ring_losses
 from .metadata import Metadata
 from .reading import Fix, Request, read
 from .ringbuffer import EVENTS, FLAGGED, SOURCES, UNWANTED, Layout
-from .source import Source
+from .source import Source, Wrapped
 from .streams import streams_of
 from .survey import Survey, survey
-from .symbols import text_of
 from .tables import HEADER_TYPES, CommNames, Table, Tables, table_of, type_of
 from .tracedat import Buffer, Recording, read_recording
 
@@ -40,43 +38,18 @@ def open_trace_dat(
     return trace.latency(path, strict=strict) if trace.is_latency else trace
 
 
-class Latency(Source):
+class Latency(Wrapped):
     """The events of the text that a latency tracer left in a trace.dat."""
 
     def __init__(self, text: Source, metadata: Metadata) -> None:
-        self._text, self._metadata = text, metadata
+        super().__init__(text)
+        self._metadata = metadata
 
     @property
     def metadata(self) -> Metadata:
         """That of the file, with what the text says of itself."""
-        own, said = self._metadata, self._text.metadata
+        own, said = self._metadata, super().metadata
         return replace(own, format=f"{own.format}, text of a latency tracer", cpus=own.cpus or said.cpus, notes=(*own.notes, *said.notes))
-
-    @property
-    def formats(self) -> Sequence[EventFormat]:
-        """The events that occur."""
-        return self._text.formats
-
-    @property
-    def losses(self) -> pa.Table:
-        """What the text says is lost."""
-        return self._text.losses
-
-    def counts(self) -> Mapping[int, int]:
-        """How often each event occurs."""
-        return self._text.counts()
-
-    def span(self) -> tuple[int, int] | None:
-        """The least and the greatest time (ns)."""
-        return self._text.span()
-
-    def read(self, asked: Mapping[int, Sequence[Field]], *, positions: bool = False) -> dict[int, pa.Table]:
-        """The tables of some events."""
-        return self._text.read(asked, positions=positions)
-
-    def timeline(self) -> pa.Table:
-        """All events."""
-        return self._text.timeline()
 
 
 class TraceDat(Source):
@@ -120,6 +93,10 @@ class TraceDat(Source):
 
     def latency(self, path: str, *, strict: bool) -> Source:
         """The text as a trace; that of the first buffer that has any."""
+        # Readers of text take long to import, and hardly any trace.dat has one.
+        from .ftracetext import open_ftrace_text
+        from .symbols import text_of
+
         texts = [text_of(self._data, self._recording, block, path) for block in self._recording.text]
         first = next((text for text in texts if text.strip()), b"")
         return Latency(open_ftrace_text(memoryview(first), path, strict=strict), self._metadata)
@@ -206,9 +183,14 @@ class TraceDat(Source):
 
     def _counts_about(self) -> npt.NDArray[Any]:
         """How often each event occurs: as it is where that is known or cheap to know, else by a sample from the start of each CPU."""
-        size = sum(stream.bytes for stream in self._streams)
-        if "_survey" in self.__dict__ or size < _SMALL:
+        if "_survey" in self.__dict__ or sum(stream.bytes for stream in self._streams) < _SMALL:
             return self._survey.counts
+        return self._sampled
+
+    @functools.cached_property
+    def _sampled(self) -> npt.NDArray[Any]:
+        """How often each event occurs if all is like the start of each CPU."""
+        size = sum(stream.bytes for stream in self._streams)
         sample = [stream.until(_SAMPLE // len(self._streams)) for stream in self._streams]
         sampled = sum(stream.bytes for stream in sample)
         counts = survey(self._data, sample, self._layout, None, 1).counts
