@@ -76,7 +76,7 @@ def measure(events: int, runs: int) -> Results:
             figures += measure_replay(large.path, runs)
             first = measure_first_reading(large.path, runs)
             left_out += missing + failed
-        perf = make_large_perf(PERF_RECORDING, folder / "perf.data", events // _LESS)
+        perf = make_large_perf(PERF_RECORDING, folder / "perf.data", events)
         scripts, missing = found(perf_script)
         read, failed = measure_perf(perf, scripts, runs)
     figures += read + measure_synth(events // _LESS, runs) + measure_start(SHORT, runs) + first

@@ -1,210 +1,161 @@
-"""Numbers out of records: the streams are merged, and each record's numbers go straight to the rows of its table.
+"""The streams are merged, and each record goes straight to the next row of its table.
 
-A record is read a moment after it was found, while it is in the cache, and what is read of it is written to where it stays. Records are
-made of 4-byte words, so what is copied are words: numbers that do not lie at whole words (kprobe arguments are packed) are shifted
-together afterwards, out of the columns of words that they touch.
+A record is passed on a moment after it was found, and its numbers are copied a moment later, while it is in the processor's cache; what is
+written stays where it is.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-import numpy as np
 import numpy.typing as npt
 
-from .loops import index, loop
-from .memory import empty
+from .copying import PLACE, SHORT, copy_numbers
+from .loops import guarded, loop, part
 from .merge import Heads, leave, rival_of, sift
-from .ringbuffer import SPOT_LENGTH, SPOT_SHIFT, Ahead
+from .ringbuffer import STATE, Ahead, Layout, scan_pages
+from .room import MOST_SHORT, Columns, Plan
 
 Array = npt.NDArray[Any]
 
-UNSIGNED: Final = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
-SIGNED: Final = {1: np.int8, 2: np.int16, 4: np.int32, 8: np.int64}
-
-#: A number: its first byte in a record, and its size in bytes (1, 2, 4, 8).
-Place = tuple[int, int]
-
-#: Why the loop came back: all is done, a stream has no records ahead, a table has no room, too many short records.
+#: Why the loop came back: all is done, a stretch has ended, a table has no room, too many short records.
 DONE: Final = 0
 EMPTY: Final = 1
 FULL: Final = 2
-#: How many records that are too short for their numbers are noted before they must be looked at.
-MOST_SHORT: Final = 1 << 10
+#: No time is as late.
+NEVER: Final = (1 << 63) - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What is wanted of a table's records.
-
-    Attributes:
-        places: its numbers, each at the same place of all records.
-        varying: whether something else is wanted, for which it must be known where the records are.
-    """
-
-    places: tuple[Place, ...]
-    varying: bool
-
-    @property
-    def need(self) -> int:
-        """Bytes that a record must have to hold all numbers."""
-        return max((offset + size for offset, size in self.places), default=0)
-
-    @property
-    def doubles(self) -> list[int]:
-        """The words where the numbers start that are copied as 64 bits."""
-        return [offset // 4 for offset, size in self.places if _is_double((offset, size))]
-
-    @property
-    def singles(self) -> list[int]:
-        """The words that the other numbers touch, number by number."""
-        return [offset // 4 + i for offset, size in self.places if not _is_double((offset, size)) for i in range(words_of(offset, size))]
-
-
-def _is_double(place: Place) -> bool:
-    return place[1] == 8 and place[0] % 4 == 0
-
-
-def words_of(offset: int, size: int) -> int:
-    """How many words a number touches."""
-    return (offset % 4 + size + 3) // 4
-
-
-class Plan(NamedTuple):
-    """Which words of which table's records go where; all int64, the first six one number a table.
+class Supply(NamedTuple):
+    """Where the records of the streams come from: what is left of the stretch of each, and how it is scanned.
 
     Attributes:
-        rows: the next free row.
-        ends: the row after the last that there is room for.
-        needs: bytes that a record must have.
-        first, split, last: the copies of a table are first..last, those of double words before split.
-        spots: what to add to the row for the place in `Columns.spots`, NO_SPOTS where it is not wanted.
-        skips: for each copy which word of the record.
-        bases: for each copy what to add to the row for the place in the array of double words, or of words.
+        cpus, buffers: int32, for each stream its CPU and the number of its buffer.
+        pages, ends: int64, the word of the next sub-buffer to scan, and the one after the last.
+        strides, most: int64, words of a sub-buffer, and how many records are in one at most.
+        begins, rooms: int64, the stretch of `Ahead` that is the stream's.
+        states: int64, the scan's state of each stream, `ringbuffer.STATE` numbers for each.
+        layout, groups, keep, counts, gaps: as of `ringbuffer.scan_pages`.
+        held: 1 where somebody must see the records that were found before they are passed on.
     """
 
-    rows: Array
-    ends: Array
-    needs: Array
-    first: Array
-    split: Array
-    last: Array
-    spots: Array
-    skips: Array
-    bases: Array
-
-
-class Columns(NamedTuple):
-    """Rows of all tables, one table after the other.
-
-    Attributes:
-        times: int64, units of the clock.
-        cpus: int32.
-        tids: uint32, as in the file.
-        buffers: int32, or none where only one buffer is read.
-        places: int64, place in the order of the trace, or none where it is not wanted.
-        doubles: uint64, as in the file: column by column.
-        singles: uint32, the same.
-        spots: int64, where the records are (`ringbuffer.SPOT_SHIFT`), of the tables that want it.
-        short: int64, the rows of records that are too short, and where these are.
-    """
-
-    times: Array
     cpus: Array
-    tids: Array
     buffers: Array
-    places: Array
-    doubles: Array
-    singles: Array
-    spots: Array
-    short: Array
+    pages: Array
+    ends: Array
+    strides: Array
+    most: Array
+    begins: Array
+    rooms: Array
+    states: Array
+    layout: Layout
+    groups: Array
+    keep: int
+    counts: Array
+    gaps: Array
+    held: int
 
 
-#: In place of what to add to a row: no table has so many rows.
-NO_SPOTS: Final = 1 << 62
-
-#: Numbers that the loop carries from one call to the next: the place in the order of the trace, and how many records were short.
-PLACE: Final = 0
-SHORT: Final = 1
-
-
-def room_for(wanted: Sequence[Wanted], rows: Sequence[int], *, buffers: bool, places: bool) -> tuple[Plan, Columns]:
-    """Room for so many rows of each table."""
-    none = np.empty(0, np.int64)
-    plan = Plan(*(np.zeros(len(wanted), np.int64) for _ in Plan._fields))._replace(skips=none, bases=none)
-    copies: list[tuple[int, int]] = []
-    row = doubles = singles = spots = 0
-    for number, (table, count) in enumerate(zip(wanted, rows, strict=True)):
-        plan.rows[number], plan.ends[number], plan.needs[number] = row, row + count, table.need
-        plan.first[number] = len(copies)
-        copies += [(skip, doubles + i * count - row) for i, skip in enumerate(table.doubles)]
-        doubles += len(table.doubles) * count
-        plan.split[number] = len(copies)
-        copies += [(skip, singles + i * count - row) for i, skip in enumerate(table.singles)]
-        singles += len(table.singles) * count
-        plan.last[number] = len(copies)
-        plan.spots[number] = spots - row if table.varying else NO_SPOTS
-        spots += count if table.varying else 0
-        row += count
-    skips, bases = np.array(copies, np.int64).reshape(-1, 2).T.copy()
-    columns = Columns(
-        empty(row, np.int64),
-        empty(row, np.int32),
-        empty(row, np.uint32),
-        empty(row if buffers else 0, np.int32),
-        empty(row if places else 0, np.int64),
-        empty(doubles, np.uint64),
-        empty(singles, np.uint32),
-        empty(spots, np.int64),
-        empty(2 * MOST_SHORT, np.int64),
-    )
-    return plan._replace(skips=skips, bases=bases), columns
+@part
+def look_ahead(words: Array, supply: Supply, ahead: Ahead, heads: Heads, stream: int) -> None:
+    """Find the next records of a stream in what is left of its stretch; none where there are none."""
+    begin = supply.begins[stream]
+    heads.next[stream] = heads.last[stream] = begin
+    state = supply.states[STATE * stream : STATE * stream + STATE]
+    while supply.pages[stream] < supply.ends[stream] and heads.last[stream] == begin:
+        supply.pages[stream], heads.last[stream], _ = scan_pages(
+            words,
+            supply.pages[stream],
+            supply.ends[stream],
+            supply.strides[stream],
+            supply.layout,
+            supply.groups,
+            supply.keep,
+            supply.counts,
+            state,
+            ahead,
+            begin,
+            supply.rooms[stream],
+            supply.most[stream],
+            supply.gaps,
+        )
 
 
-def numbers_of(wanted: Wanted, plan: Plan, columns: Columns, table: int, begin: int, end: int) -> list[Array]:
-    """The numbers of one table's rows begin..end, unsigned, as they are in the file but for where they lie."""
-    first, split, last = (int(ends[table]) for ends in (plan.first, plan.split, plan.last))
-    of_doubles = (columns.doubles[base + begin : base + end] for base in plan.bases[first:split].tolist())
-    of_singles = (columns.singles[base + begin : base + end] for base in plan.bases[split:last].tolist())
-    return [
-        next(of_doubles) if _is_double(place) else number_of(*place, list(itertools.islice(of_singles, words_of(*place))))
-        for place in wanted.places
-    ]
+@loop
+def look(words: Array, supply: Supply, ahead: Ahead, heads: Heads, stream: int) -> None:
+    """`look_ahead`, called from outside."""
+    look_ahead(words, supply, ahead, heads, stream)
 
 
-def number_of(offset: int, length: int, words: Sequence[Array]) -> Array:
-    """An unsigned number of `length` bytes at `offset`, out of columns of the words that it touches (uint32)."""
-    low = np.uint32(offset % 4 * 8)
-    if low:
-        high = np.uint32(32 - low)
-        words = [word >> low | (words[i + 1] << high if i + 1 < len(words) else np.uint32(0)) for i, word in enumerate(words)]
-    if length < 8:
-        return words[0].astype(UNSIGNED[length], copy=False)
-    double: Array = words[0] | words[1].astype(np.uint64) << np.uint64(32)
-    return double
+@part
+def check_plan(plan: Plan, columns: Columns) -> None:
+    """Raise an IndexError where a plan has a place that is not in the columns."""
+    rows = len(columns.times)
+    for group in range(len(plan.rows)):
+        copied, spots, end = plan.copied[group], plan.spots[group], plan.ends[group]
+        # What is kept of each record takes a place for each row, what is kept for a while those of the rows that are copied at once.
+        last = spots + (end if plan.varying[group] else copied + plan.at_once[group])
+        in_order = 0 <= copied <= plan.rows[group] <= plan.stops[group] <= min(end, copied + plan.at_once[group])
+        if not in_order or end > rows or spots + copied < 0 or last > len(columns.spots):
+            raise IndexError("a plan without room")
+    several, placed = len(columns.buffers) > 0, len(columns.places) > 0
+    if len(columns.cpus) < rows or (several and len(columns.buffers) < rows) or (placed and len(columns.places) < rows):
+        raise IndexError("columns without room")
+
+
+@guarded
+def pass_on(ahead: Ahead, record: int, stop: int, latest: int, cpu: int, buffer: int, place: int, plan: Plan, columns: Columns) -> int:
+    """Pass on records of one stream as long as they are not later than `latest` and there is room for them, which `check_plan` has seen.
+
+    Returns:
+        the first record that was not passed on.
+    """
+    times, groups, spots = ahead.times, ahead.groups, ahead.spots
+    if record < 0 or not stop <= len(times) == len(groups) == len(spots):
+        raise IndexError("records that were not found")
+    tables = len(plan.rows)
+    several, placed = len(columns.buffers) > 0, len(columns.places) > 0
+    while record < stop and times[record] <= latest:
+        group = groups[record]
+        if group >= 0:
+            if group >= tables:
+                raise IndexError("a table that is not in the plan")
+            row = plan.rows[group]
+            if row >= plan.stops[group]:
+                break
+            columns.spots[plan.spots[group] + row] = spots[record]
+            columns.times[row] = times[record]
+            columns.cpus[row] = cpu
+            if several:
+                columns.buffers[row] = buffer
+            if placed:
+                columns.places[row] = place
+            plan.rows[group] = row + 1
+        place += 1
+        record += 1
+    return record
 
 
 @loop
 def gather(
     words: Array,
     pairs: Array,
+    supply: Supply,
     ahead: Ahead,
     heads: Heads,
-    stream_cpus: Array,
-    stream_buffers: Array,
     pid_word: int,
+    until: int,
     plan: Plan,
     columns: Columns,
     state: Array,
 ) -> int:
-    """Pass on the records ahead in the order of the trace, until a stream has none left: EMPTY, the stream is the first of the heap; or a
-    table has no room: FULL, or too many records are short: FULL; or no stream is in the heap: DONE.
+    """Pass on the records of the streams in the order of the trace, those before the time `until` (units of the clock).
 
-    The first stream of the heap may have got new records since the last call, or none: then it has ended.
+    It comes back when all is done: DONE; when no records are left in the stretch of a stream, the first of the heap: EMPTY; when a table
+    has no room, or too many records are short: FULL. The first stream of the heap may have got new records since the last call, or none:
+    then it has ended.
     """
+    check_plan(plan, columns)
     times = ahead.times
     heap, following, lasts = heads.heap, heads.next, heads.last
     if heads.size[0]:
@@ -212,58 +163,34 @@ def gather(
             leave(times, heads)
         else:
             sift(times, heads)
-    place = state[PLACE]
     why = DONE
     while heads.size[0]:
         stream = heap[0]
         record, stop = following[stream], lasts[stream]
-        cpu = stream_cpus[stream]
+        if until != NEVER and times[record] >= until:
+            break
         # One stream goes on as long as it is before its nearest rival: records of one CPU come in runs.
         rival = rival_of(times, heads)
-        limit = times[following[rival]] if rival >= 0 else 0
-        while True:
-            group = ahead.groups[index(record)]
-            if group >= 0:
-                row = plan.rows[index(group)]
-                if row == plan.ends[index(group)]:
-                    why = FULL
-                    break
-                spot = ahead.spots[index(record)]
-                start = spot >> SPOT_SHIFT
-                columns.times[index(row)] = times[index(record)]
-                columns.cpus[index(row)] = cpu
-                columns.tids[index(row)] = words[index(start + pid_word)]
-                if len(columns.buffers):
-                    columns.buffers[index(row)] = stream_buffers[stream]
-                if len(columns.places):
-                    columns.places[index(row)] = place
-                if plan.spots[index(group)] != NO_SPOTS:
-                    columns.spots[index(plan.spots[index(group)] + row)] = spot
-                if (spot & SPOT_LENGTH) >= plan.needs[index(group)]:
-                    for copy in range(plan.first[index(group)], plan.split[index(group)]):
-                        columns.doubles[index(plan.bases[index(copy)] + row)] = pairs[index(start + plan.skips[index(copy)])]
-                    for copy in range(plan.split[index(group)], plan.last[index(group)]):
-                        columns.singles[index(plan.bases[index(copy)] + row)] = words[index(start + plan.skips[index(copy)])]
-                else:
-                    for copy in range(plan.first[index(group)], plan.split[index(group)]):
-                        columns.doubles[index(plan.bases[index(copy)] + row)] = 0
-                    for copy in range(plan.split[index(group)], plan.last[index(group)]):
-                        columns.singles[index(plan.bases[index(copy)] + row)] = 0
-                    short = state[SHORT]
-                    columns.short[2 * short] = row
-                    columns.short[2 * short + 1] = spot
-                    state[SHORT] = short + 1
-                plan.rows[index(group)] = row + 1
-            place += 1
-            record += 1
-            if record == stop or state[SHORT] == MOST_SHORT:
-                why = EMPTY if record == stop else FULL
+        latest = NEVER if rival < 0 else times[following[rival]] - (0 if stream < rival else 1)
+        if until != NEVER:
+            latest = min(latest, until - 1)
+        passed = pass_on(ahead, record, stop, latest, supply.cpus[stream], supply.buffers[stream], state[PLACE], plan, columns)
+        following[stream] = passed
+        state[PLACE] += passed - record
+        if passed == stop:
+            if not supply.held:
+                look_ahead(words, supply, ahead, heads, stream)
+            if following[stream] == lasts[stream]:
+                why = EMPTY
                 break
-            if rival >= 0 and not (times[index(record)] < limit or (times[index(record)] == limit and stream < rival)):
+        elif times[passed] <= latest:
+            group = ahead.groups[passed]
+            copy_numbers(words, pairs, pid_word, plan, columns, group, state)
+            if plan.rows[group] == plan.ends[group] or state[SHORT] >= MOST_SHORT:
+                why = FULL
                 break
-        following[stream] = record
-        if why != DONE:
-            break
+            continue
         sift(times, heads)
-    state[PLACE] = place
+    for group in range(len(plan.rows)):
+        copy_numbers(words, pairs, pid_word, plan, columns, group, state)
     return why

@@ -161,8 +161,8 @@ class PerfData(Source):
         events = self._by_source()
         made: dict[int, list[pa.Table]] = {}
 
-        def deliver(order: Array, queue: Queue, walk: Walk, names: Names) -> None:
-            counts = np.bincount(queue.sources[order], minlength=len(events))
+        def deliver(order: Array, sources: Array, queue: Queue, walk: Walk, names: Names) -> None:
+            counts = np.bincount(sources, minlength=len(events))
             met = {events[source].format.id: events[source].format.shown for source in np.flatnonzero(counts).tolist()}
             # More may have been scanned than is delivered: no body is shorter than the shortest of all that was.
             tables = [self._table(number, fields, counts, walk) for number, fields in met.items()]
@@ -234,7 +234,7 @@ class PerfData(Source):
     def _survey(self) -> Survey:
         return self._looked_through(None)
 
-    def _looked_through(self, also: Callable[[Array, Queue, Walk, Names], None] | None) -> Survey:
+    def _looked_through(self, also: Callable[[Array, Array, Queue, Walk, Names], None] | None) -> Survey:
         """Go through all records for what concerns all questions; `also` takes them, too.
 
         Raises:
@@ -247,14 +247,15 @@ class PerfData(Source):
         lost: list[Lost] = []
 
         def collect(order: Array, queue: Queue) -> None:
-            rows = order[told[queue.sources[order]]]
+            sources = queue.sources[order]
+            rows = order[told[sources]]
             named = queue.sources[rows] == attrs + COMM
             names.add(records.words, queue.notes[rows[named]], queue.starts[rows[named]], swapped=bool(self._layouts.swapped))
             others = rows[~named]
             types = queue.sources[others].astype(np.int64) - attrs
             lost.append(Lost(queue.starts[others], types, queue.cpus[others], queue.times[others], queue.notes[others]))
             if also is not None:
-                also(order, queue, walk, names)
+                also(order, sources, queue, walk, names)
 
         keep = (told | (also is not None)).astype(np.int64)
         walk = Walk(records, self._layouts, self._ids, keep, collect)

@@ -11,11 +11,11 @@ import pyarrow as pa
 
 from .eventformat import Field
 from .fields import Rows, column, is_number, number_column
-from .gather import number_of, words_of
 from .perfattrs import CALLCHAIN, READ, Attr
 from .perfevents import FILE_NUMBERS, FLAGS, HAS_BUILD_ID, Event
 from .perfrecords import RECORD_TYPES
 from .perfrows import NOWHERE, Columns, Plan
+from .room import number_of, words_of
 
 Array = npt.NDArray[Any]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -32,6 +32,7 @@ from .perfrecords import (
     scan,
 )
 from .perfstream import TRUNCATED, Records
+from .workers import aside
 
 Array = npt.NDArray[Any]
 
@@ -86,7 +87,6 @@ class Walk:
     shortest: Array = field(init=False)
     state: Array = field(init=False)
     gaps: list[Gap] = field(default_factory=list)
-    _other: ThreadPoolExecutor = field(init=False)
     _delivery: Future[None] | None = None
     _spare: Queue | None = None
 
@@ -98,8 +98,12 @@ class Walk:
         cpus = np.zeros(MOST_CPUS, np.int64)
         items = records.end - records.begin
         queue = Queue.room(min(_QUEUE, items // 2 + 1))
-        with ThreadPoolExecutor(1) as self._other:
+        try:
             self._run(queue, cpus)
+        finally:
+            # What is being delivered is written to what the caller has.
+            if self._delivery is not None:
+                self._delivery.exception()
         # What remains of a walk is kept by the one who asked for it, and `deliver` knows that one: a circle that would keep the queue, too.
         self._delivery = self._spare = None
         self.deliver = _nobody
@@ -144,7 +148,7 @@ class Walk:
             new[: left.size] = old[left]
         state[QUEUED] = left.size
         self._spare = queue
-        self._delivery = self._other.submit(self.deliver, order, queue)
+        self._delivery = aside(self.deliver, order, queue)
         if everything:
             self._wait()
         return spare

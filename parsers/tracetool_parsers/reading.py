@@ -9,23 +9,24 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from .gather import DONE, EMPTY, MOST_SHORT, PLACE, SHORT, Columns, Plan, Wanted, gather, room_for
+from .copying import PLACE, SHORT
+from .gather import DONE, EMPTY, NEVER, Supply, gather, look
 from .merge import Heads, join
-from .ringbuffer import EVENTS, GAP, SPOT_SHIFT, WENT_BACK, Ahead, Layout, scan
+from .ringbuffer import EVENTS, GAP, SPOT_SHIFT, STATE, WENT_BACK, Ahead, Layout
+from .room import MOST_SHORT, Columns, Plan, Wanted, room_for
 from .streams import Memory, Stream, Stretch
+from .workers import spread
 
 Array = npt.NDArray[Any]
 
-#: Records that are looked ahead: of one stream, of all together.
-_AHEAD: Final = 1 << 16
-_ALL_AHEAD: Final = 1 << 18
+#: Records of all streams that are looked ahead where somebody must see them first.
+_SEEN: Final = 1 << 17
 #: Rows that there is room for where there were more than was thought.
 _LATER_ROWS: Final = 1 << 20
 _LEAST_ROWS: Final = 64
@@ -109,12 +110,7 @@ def read(request: Request, collector: Callable[[], C], threads: int) -> tuple[li
     """
     times = [] if request.fix is not None else _cuts(request, threads)
     parts = [Part(request, collector(), since, until, share=len(times) + 1) for since, until in itertools.pairwise([None, *times, None])]
-    if len(parts) == 1:
-        parts[0].run()
-    else:
-        with ThreadPoolExecutor(len(parts)) as pool:
-            for done in [pool.submit(part.run) for part in parts]:
-                done.result()
+    spread(lambda part: part.run(), parts, len(parts))
     fits = all(one.nexts == other.firsts for one, other in itertools.pairwise(parts))
     if request.fix is None and (not fits or any(part.went_back for part in parts)):
         parts = [Part(request, collector(), None, None, share=1, keep=True)]
@@ -129,7 +125,6 @@ class Part(Generic[C]):
 
     Attributes:
         collector: who takes the rows.
-        counts: int64, 65536 numbers: how often each event was seen, those at the ends that are of other parts included.
         firsts, nexts: for each stream the word of the first record that was asked for, and of the next part's first; None for none.
     """
 
@@ -146,20 +141,13 @@ class Part(Generic[C]):
         self._since, self._until = since, until
         # Loops are compiled or not by the size of all that they will read.
         self._items = most_events(streams)
-        self._keep = int(keep or request.fix is not None)
         self._memory = Memory(request.data, streams)
         blocks = [0 if since is None else block_at(request.data, stream, since) for stream in streams]
         self._feeds = [self._memory.feed(at, stream, blocks[at], stream.blocks) for at, stream in enumerate(streams)]
         self._stretches = [Stretch(0, 0, 0, ())] * len(streams)
-        self._most = [request.layout.most_records(min(stream.page_size, stream.bytes)) for stream in streams]
-        fair = min(_AHEAD, _ALL_AHEAD // max(len(streams), 1))
-        rooms = [max(most, min(fair, request.layout.most_records(stream.bytes))) for most, stream in zip(self._most, streams, strict=True)]
-        self._bounds = [0, *itertools.accumulate(rooms)]
-        self._ahead = Ahead.room(self._bounds[-1])
+        self._supply = supply = _supply(request, held=request.fix is not None, keep=keep or request.fix is not None)
+        self._ahead = Ahead.room(int(supply.rooms.max(initial=0)))
         self._heads = Heads.of(len(streams))
-        self._states = np.zeros((len(streams), 2), np.int64)
-        self.counts = np.zeros(EVENTS, np.int64)
-        self._gaps = np.empty(64 * GAP, np.int64)
         self._state = np.zeros(2, np.int64)
         self._room(self._first_rows(share))
 
@@ -171,74 +159,67 @@ class Part(Generic[C]):
     @property
     def went_back(self) -> bool:
         """Whether the time of a stream went back."""
-        return bool(self._states[:, WENT_BACK].any())
+        return bool(self._supply.states[WENT_BACK::STATE].any())
+
+    @property
+    def counts(self) -> Array:
+        """How often each event was seen (int64, 65536 numbers), those at the ends that are of other parts included."""
+        return self._supply.counts
 
     def run(self) -> None:
         """Read it all."""
-        streams, heads = self._request.streams, self._heads
-        cpus = np.array([stream.cpu for stream in streams], np.int32)
-        names = list(dict.fromkeys(stream.buffer for stream in streams))
-        buffers = np.array([names.index(stream.buffer) for stream in streams], np.int32)
-        for stream in range(len(streams)):
+        heads, memory = self._heads, self._memory
+        for stream in range(len(self._request.streams)):
             if self._more(stream):
                 join(self._ahead.times, heads, stream)
+        until = NEVER if self._until is None else self._until
         why = EMPTY
         while why != DONE:
-            given = (self._request.pid_at // 4, self._plan, self._columns, self._state)
-            why = gather.run(self._items, self._memory.words, self._memory.pairs, self._ahead, heads, cpus, buffers, *given)
+            given = (self._request.pid_at // 4, until, self._plan, self._columns, self._state)
+            why = gather.run(self._items, memory.words, memory.pairs, self._supply, self._ahead, heads, *given)
             if why == EMPTY:
                 self._more(int(heads.heap[0]))
-            elif self._state[SHORT] == MOST_SHORT:
+            elif self._state[SHORT] >= MOST_SHORT:
                 self._look()
             else:
                 self._look()
                 self.collector.take(self._lot())
                 if why != DONE:
                     self._room(self._later_rows())
+        for stream in heads.heap[: heads.size[0]].tolist():
+            self.nexts[stream] = self._word_of(stream, int(heads.next[stream]))
 
     def _more(self, stream: int) -> bool:
         """Look ahead in a stream that has no records ahead; whether there are any."""
-        request, heads = self._request, self._heads
-        begin, room = self._bounds[stream], self._bounds[stream + 1]
-        stride, most = request.streams[stream].page_size // 4, self._most[stream]
-        heads.next[stream] = heads.last[stream] = begin
+        supply, heads = self._supply, self._heads
         while True:
-            stretch = self._stretches[stream]
-            if stretch.begin >= stretch.end:
+            if supply.pages[stream] >= supply.ends[stream]:
                 if not self._memory.lasts:
                     self._look()
-                following = self._feeds[stream].more()
-                if following is None:
+                stretch = self._feeds[stream].more()
+                if stretch is None:
                     return False
-                stretch = following
-            where = (self._memory.words, stretch.begin, stretch.end, stride, request.layout, request.groups, self._keep)
-            into = (self.counts, self._states[stream], self._ahead, begin, room, most, self._gaps)
-            page, last, _ = scan.run(self._items, *where, *into)
-            self._stretches[stream] = stretch._replace(begin=page, place=stretch.place + page - stretch.begin)
-            first, last = self._within(stream, begin, last, stretch)
-            if first < last:
-                heads.next[stream], heads.last[stream] = first, last
+                self._stretches[stream] = stretch
+                supply.pages[stream], supply.ends[stream] = stretch.begin, stretch.end
+            look.run(self._items, self._memory.words, supply, self._ahead, heads, stream)
+            self._pass_by(stream, int(heads.next[stream]), int(heads.last[stream]))
+            if heads.next[stream] < heads.last[stream]:
                 return True
 
-    def _within(self, stream: int, first: int, last: int, stretch: Stretch) -> tuple[int, int]:
-        """The records first..last without those that are of another part."""
+    def _pass_by(self, stream: int, first: int, last: int) -> None:
+        """See records that were found: their times become nanoseconds, those before the first that was asked for are left out."""
         times = self._ahead.times[first:last]
         if self._request.fix is not None:
             times[:] = self._request.fix(times, self._request.streams[stream])
         if self._since is not None and self.firsts[stream] is None:
             late = times >= self._since
-            if not late.any():
-                return last, last
-            first += int(late.argmax())
-            self.firsts[stream] = self._word_of(first, stretch)
-        if self._until is not None and last > first and int(times.max()) >= self._until:
-            last = first + int((self._ahead.times[first:last] >= self._until).argmax())
-            self.nexts[stream] = self._word_of(last, stretch)
-            self._stretches[stream] = Stretch(0, 0, 0, ())
-            self._feeds[stream].stop()
-        return first, last
+            self._heads.next[stream] = first + int(late.argmax()) if late.any() else last
+            if late.any():
+                self.firsts[stream] = self._word_of(stream, int(self._heads.next[stream]))
 
-    def _word_of(self, record: int, stretch: Stretch) -> int:
+    def _word_of(self, stream: int, record: int) -> int:
+        """The word of the stream where a record ahead starts."""
+        stretch = self._stretches[stream]
         return (int(self._ahead.spots[record]) >> SPOT_SHIFT) - stretch.begin + stretch.place
 
     def _look(self) -> None:
@@ -264,6 +245,32 @@ class Part(Generic[C]):
         fair = _LATER_ROWS / 16 / came.size
         rows: list[int] = (np.maximum(came / came.sum() * _LATER_ROWS, fair).astype(np.int64) + _LEAST_ROWS).tolist()
         return rows
+
+
+def _supply(request: Request, *, held: bool, keep: bool) -> Supply:
+    """Streams of which nothing was read."""
+    streams, layout = request.streams, request.layout
+    names = list(dict.fromkeys(stream.buffer for stream in streams))
+    most = np.array([layout.most_records(min(stream.page_size, stream.bytes)) for stream in streams], np.int64)
+    # What somebody must see first is seen in large lots. Else a sub-buffer is enough: it stays in the processor's cache with its records.
+    rooms = np.cumsum(np.maximum(most, _SEEN // max(len(streams), 1)) if held else most)
+    return Supply(
+        cpus=np.array([stream.cpu for stream in streams], np.int32),
+        buffers=np.array([names.index(stream.buffer) for stream in streams], np.int32),
+        pages=np.zeros(len(streams), np.int64),
+        ends=np.zeros(len(streams), np.int64),
+        strides=np.array([stream.page_size // 4 for stream in streams], np.int64),
+        most=most,
+        begins=np.concatenate([np.zeros(1, np.int64), rooms[:-1]]),
+        rooms=rooms,
+        states=np.zeros(STATE * len(streams), np.int64),
+        layout=layout,
+        groups=request.groups,
+        keep=int(keep),
+        counts=np.zeros(EVENTS, np.int64),
+        gaps=np.empty(64 * GAP, np.int64),
+        held=int(held),
+    )
 
 
 def most_events(streams: Sequence[Stream]) -> int:

@@ -49,6 +49,7 @@ EVENTS: Final = 1 << 16
 #: Places in the state of a stream: the greatest time so far, whether time ever went back.
 LATEST: Final = 0
 WENT_BACK: Final = 1
+STATE: Final = 2
 
 
 class Layout(NamedTuple):
@@ -178,8 +179,8 @@ def scan_page(
     return event, fault
 
 
-@loop
-def scan(
+@part
+def scan_pages(
     words: Array,
     begin: int,
     end: int,
@@ -251,3 +252,24 @@ def scan(
             gap += 1
         page += stride
     return min(page, end), event, gap
+
+
+@loop
+def scan(
+    words: Array,
+    begin: int,
+    end: int,
+    stride: int,
+    layout: Layout,
+    groups: Array,
+    keep: int,
+    counts: Array,
+    state: Array,
+    ahead: Ahead,
+    event: int,
+    room: int,
+    most: int,
+    gaps: Array,
+) -> tuple[int, int, int]:
+    """`scan_pages`, called from outside."""
+    return scan_pages(words, begin, end, stride, layout, groups, keep, counts, state, ahead, event, room, most, gaps)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -14,6 +13,7 @@ import numpy.typing as npt
 from .reading import Fix, most_events
 from .ringbuffer import CUT_OFF, EVENTS, GAP, SOURCES, Ahead, Layout, scan
 from .streams import Memory, Stream, Stretch
+from .workers import spread
 
 Array = npt.NDArray[Any]
 
@@ -74,11 +74,8 @@ class _Seen:
 def survey(data: memoryview, streams: Sequence[Stream], layout: Layout, fix: Fix | None, threads: int) -> Survey:
     """Look at all records of the streams."""
     pieces = [(number, *blocks) for number, stream in enumerate(streams) for blocks in _pieces(stream)]
-    if threads > 1 and len(pieces) > 1 and sum(stream.bytes for stream in streams) > _PIECE:
-        with ThreadPoolExecutor(threads) as pool:
-            seen = list(pool.map(lambda piece: _look(data, streams, layout, fix, *piece), pieces))
-    else:
-        seen = [_look(data, streams, layout, fix, *piece) for piece in pieces]
+    worth = sum(stream.bytes for stream in streams) > _PIECE
+    seen = spread(lambda piece: _look(data, streams, layout, fix, *piece), pieces, threads if worth else 1)
     counts = np.zeros(EVENTS, np.int64)
     for each in seen:
         counts += each.counts

@@ -12,9 +12,9 @@ import pyarrow as pa
 
 from .eventformat import Field
 from .fields import Rows, column, is_number, looked_up, number_column, numbers
-from .gather import SIGNED, UNSIGNED, Wanted, numbers_of
 from .reading import Collector, Lot
 from .ringbuffer import SPOT_LENGTH, SPOT_SHIFT
+from .room import SIGNED, UNSIGNED, Wanted, numbers_of
 
 Array = npt.NDArray[Any]
 

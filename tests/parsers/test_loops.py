@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
 from tracetool_parsers import loops
-from tracetool_parsers.loops import COMPILE_FROM, FIRST_COMPILE_FROM, Loop, loop, part
+from tracetool_parsers.loops import COMPILE_FROM, FIRST_COMPILE_FROM, LOAD_FROM, Loop, guarded, loop, part
 
 
 @part
@@ -24,6 +26,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Loop, "_large", False)
     monkeypatch.setattr(Loop, "_is_cached", lambda _: False)
     monkeypatch.delenv("TRACETOOL_LOOPS", raising=False)
+    monkeypatch.delitem(sys.modules, "numba", raising=False)
 
 
 def test_a_short_input_waits_for_no_compiler() -> None:
@@ -40,6 +43,44 @@ def test_after_one_large_input_all_loops_are_compiled() -> None:
     assert loop(double)._pays(FIRST_COMPILE_FROM)
     assert loop(double)._pays(COMPILE_FROM)
     assert not loop(double)._pays(COMPILE_FROM - 1)
+
+
+def test_many_small_pieces_are_worth_a_cached_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Loop, "_is_cached", lambda _: True)
+    doubling, out = loop(double), np.zeros(10, np.int64)
+    doubling.run(COMPILE_FROM - 10, np.arange(10, dtype=np.int64), out)
+    assert not doubling._pays(9)
+    assert doubling._pays(10)
+
+
+def test_with_numba_at_hand_a_cached_loop_pays_earlier(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Loop, "_is_cached", lambda _: True)
+    assert not loop(double)._pays(LOAD_FROM)
+    monkeypatch.setitem(sys.modules, "numba", object())
+    assert not loop(double)._pays(LOAD_FROM - 1)
+    assert loop(double)._pays(LOAD_FROM)
+
+
+@guarded
+def doubled_all(values: np.ndarray, out: np.ndarray) -> None:
+    if len(out) < len(values):
+        raise IndexError("no room")
+    for at in range(len(values)):
+        out[at] = values[at] * 2
+
+
+def double_all(values: np.ndarray, out: np.ndarray) -> None:
+    doubled_all(values, out)
+
+
+@pytest.mark.parametrize("way", ["python", "compiled"])
+def test_a_part_that_tests_its_bounds_refuses_what_does_not_fit(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRACETOOL_LOOPS", way)
+    values, out = np.arange(10, dtype=np.int64), np.zeros(10, np.int64)
+    loop(double_all).run(10, values, out)
+    assert out.tolist() == [0, 2, 4, 6, 8, 10, 12, 14, 16, 18]
+    with pytest.raises(IndexError):
+        loop(double_all).run(10, values, out[:9])
 
 
 @pytest.mark.parametrize("way", ["python", "compiled"])

@@ -12,7 +12,7 @@ import pytest
 
 from conftest import fixture_traces
 from parsers.writer import Instance, Trace, common, data, format_text, long_data, subbuffer, time_stamp
-from tracetool_parsers import RawTrace, reading, streams, survey, tracedat_source
+from tracetool_parsers import RawTrace, reading, room, streams, survey, tracedat_source
 from tracetool_parsers.tracedat_source import TraceDat
 
 PAGE = 512
@@ -39,12 +39,13 @@ def plain(table: pa.Table) -> pa.Table:
     return table.combine_chunks()
 
 
-def pieces(monkeypatch: pytest.MonkeyPatch, *, part: int = 1, room: int = 3) -> None:
+def pieces(monkeypatch: pytest.MonkeyPatch, *, part: int = 1, rows: int = 3) -> None:
     """Parts, stretches, samples and lots as small as they can be."""
     monkeypatch.setattr(reading, "_LEAST_PART", part)
-    monkeypatch.setattr(reading, "_AHEAD", 1)
-    monkeypatch.setattr(reading, "_LATER_ROWS", room)
-    monkeypatch.setattr(reading, "_LEAST_ROWS", room)
+    monkeypatch.setattr(reading, "_SEEN", 1)
+    monkeypatch.setattr(room, "_AT_ONCE", 2)
+    monkeypatch.setattr(reading, "_LATER_ROWS", rows)
+    monkeypatch.setattr(reading, "_LEAST_ROWS", rows)
     monkeypatch.setattr(streams, "_PAGES_IN_BLOCK", 1)
     monkeypatch.setattr(streams, "_STRETCH", 1)
     monkeypatch.setattr(survey, "_PIECE", PAGE)
