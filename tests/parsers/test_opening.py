@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from conftest import fixture_path
 from parsers.writer import PING_FORMAT, Instance, Trace, data, ping, pings, subbuffer
 from tracetool.export import export
-from tracetool_parsers import ParseError, TraceError, UnknownEvent, open_trace
+from tracetool_parsers import ParseError, TraceError, UnknownEvent, open_trace, reading
 
 GOOD = pings(subbuffer(10, data(ping(1)), data(ping(2), delta=1)))
 
@@ -113,3 +115,20 @@ def test_strict_looks_at_event_data_at_once(tmp_path: Path) -> None:
     assert open_trace(path).losses.num_rows == 1
     with pytest.raises(ParseError, match="damaged sub-buffer"):
         open_trace(path, strict=True)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_the_number_of_threads_makes_no_difference(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = fixture_path("random1-6.1.dat")
+    monkeypatch.setattr(reading, "_LEAST_PART", 1 << 12)
+    asked = []
+    spread = reading.spread
+
+    def counted(work: Callable[[Any], object], parts: Sequence[Any], count: int) -> list[object]:
+        asked.append(count)
+        return spread(work, parts, count)
+
+    monkeypatch.setattr(reading, "spread", counted)
+    tables = open_trace(path, threads=threads).tables()
+    assert asked == [threads]
+    assert tables == open_trace(path, threads=1).tables()

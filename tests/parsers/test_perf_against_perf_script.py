@@ -7,15 +7,16 @@ import re
 import shutil
 import subprocess
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 import pytest
 
 from conftest import FIXTURES, traces_folder
+from parsers.perfwriter import Perf
 from tracetool_parsers import RawTrace
 from tracetool_parsers.perfdata import open_perf_data
 
@@ -122,6 +123,39 @@ def test_call_chains_are_those_that_perf_dumps(path: Path) -> None:
     table = open_perf(path).table("page-faults")
     assert len(chains) > 100
     assert table["callchain"].to_pylist() == chains
+
+
+def test_namespaces_control_groups_and_switches_are_those_that_perf_shows(tmp_path: Path) -> None:
+    perf, path = Perf(), tmp_path / "perf.data"
+    cgroup, namespaces = perf.pack("Q", 77) + b"/system.slice\0\0\0", perf.pack("IIQQQQQ", 5, 6, 2, 4, 21, 5, 22)
+    path.write_bytes(
+        perf.file(
+            perf.comm(5, 6, "one", 1),
+            perf.other(19, cgroup, 2, cpu=1),
+            perf.other(16, namespaces, 3, pid=5, tid=6),
+            perf.other(14, b"", 4, misc=0x2000, pid=5, tid=6, cpu=1),
+            perf.other(15, perf.pack("II", 8, 9), 5, misc=0x6000, pid=5, tid=6, cpu=1),
+        )
+    )
+    shown = ("--show-cgroup-events", "--show-namespace-events", "--show-switch-events")
+    lines = perf_script(path, "-F", "pid,tid,time,cpu", *shown)
+    text = [line.split("PERF_RECORD_", 1) for line in lines if "PERF_RECORD_" in line]
+    said = {about.split()[0]: (head.split()[-1], " ".join(about.split()[1:])) for head, about in text}
+    (links,) = [re.findall(r": (\d+)/(0x[0-9a-f]+)", line) for line in lines if "PERF_RECORD_" not in line]
+    trace = open_perf(path, strict=True)
+    (group,), (space,) = trace.table("cgroup").to_pylist(), trace.table("namespaces").to_pylist()
+    (switch,), (wide,) = trace.table("switch").to_pylist(), trace.table("switch_cpu_wide").to_pylist()
+    assert said["CGROUP"] == (at(group), f"cgroup: {group['id']} {group['path']}")
+    assert said["NAMESPACES"] == (at(space), f"{space['pid']}/{space['tid_field']} - nr_namespaces: {space['count']}")
+    assert [number for link in links for number in (int(link[0]), int(link[1], 16))] == space["dev_ino"]
+    assert said["SWITCH"] == (at(switch), "OUT")
+    assert said["SWITCH_CPU_WIDE"] == (at(wide), f"OUT preempt next pid/tid: {wide['other_pid']}/{wide['other_tid']}")
+    assert (switch["out"], switch["preempt"], wide["out"], wide["preempt"]) == (True, False, True, True)
+
+
+def at(row: Mapping[str, Any]) -> str:
+    """The time of a row as perf prints it."""
+    return f"{row['ts'] // 10**9}.{row['ts'] % 10**9:09d}:"
 
 
 def compare(path: Path) -> None:

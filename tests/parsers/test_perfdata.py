@@ -37,6 +37,9 @@ from parsers.perfwriter import (
 from tracetool_parsers import ParseError, RawTrace, perfwalk
 from tracetool_parsers.perfdata import open_perf_data, open_perf_directory
 
+SWITCH, SWITCH_CPU_WIDE, NAMESPACES, CGROUP = 14, 15, 16, 19
+SWITCH_OUT, SWITCH_OUT_PREEMPT = 0x2000, 0x4000
+
 
 def opened(data: bytes, *, strict: bool = True) -> RawTrace:
     return RawTrace(open_perf_data(memoryview(data), "perf.data", strict=strict))
@@ -216,6 +219,25 @@ def test_a_map_has_the_numbers_of_its_file_or_a_build_id(perf: Perf) -> None:
         (None, None, None, None, list(range(20)), "/bin/true", 5),
     ]
     assert trace.table("mmap2", ["ino"]).column_names[-1] == "ino"
+
+
+def test_namespaces_control_groups_and_switches_are_read(perf: Perf) -> None:
+    links = perf.pack("QQQQ", 4, 0xF0000001, 5, 0xF0000002)
+    trace = opened(
+        perf.file(
+            perf.other(CGROUP, perf.pack("Q", 77) + b"/system.slice\0\0\0", 1),
+            perf.other(NAMESPACES, perf.pack("IIQ", 5, 6, 2) + links, 2, pid=5, tid=6),
+            perf.other(SWITCH, b"", 3, pid=5, tid=6, cpu=1),
+            perf.other(SWITCH, b"", 4, misc=SWITCH_OUT | SWITCH_OUT_PREEMPT, pid=5, tid=6, cpu=1),
+            perf.other(SWITCH_CPU_WIDE, perf.pack("II", 8, 9), 5, misc=SWITCH_OUT, pid=5, tid=6, cpu=1),
+        )
+    )
+    assert rows(trace, "cgroup", "ts", "id", "path") == [(1, 77, "/system.slice")]
+    assert rows(trace, "namespaces", "ts", "pid", "tid_field", "count", "dev_ino") == [
+        (2, 5, 6, 2, [4, 0xF0000001, 5, 0xF0000002]),
+    ]
+    assert rows(trace, "switch", "ts", "cpu", "tid", "out", "preempt") == [(3, 1, 6, False, False), (4, 1, 6, True, True)]
+    assert rows(trace, "switch_cpu_wide", "ts", "tid", "other_pid", "other_tid", "out", "preempt") == [(5, 6, 8, 9, True, False)]
 
 
 def test_lost_records_lie_after_the_record_before_on_their_cpu(perf: Perf) -> None:
