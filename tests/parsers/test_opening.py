@@ -13,6 +13,7 @@ from conftest import fixture_path
 from parsers.writer import PING_FORMAT, Instance, Trace, data, ping, pings, subbuffer
 from tracetool.export import export
 from tracetool_parsers import ParseError, TraceError, UnknownEvent, open_trace, reading
+from tracetool_parsers.workers import spread
 
 GOOD = pings(subbuffer(10, data(ping(1)), data(ping(2), delta=1)))
 
@@ -122,7 +123,6 @@ def test_the_number_of_threads_makes_no_difference(threads: int, monkeypatch: py
     path = fixture_path("random1-6.1.dat")
     monkeypatch.setattr(reading, "_LEAST_PART", 1 << 12)
     asked = []
-    spread = reading.spread
 
     def counted(work: Callable[[Any], object], parts: Sequence[Any], count: int) -> list[object]:
         asked.append(count)
