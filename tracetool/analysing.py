@@ -15,10 +15,12 @@ from tracetool.agreement import agreements
 from tracetool.analysis import Analysis, Coverage, PolicyResult, TraceInfo, Verdict
 from tracetool.costs import SHARES_MOST, Cost, cost
 from tracetool.memory_events import Op
+from tracetool.memory_events import codes as c
 from tracetool.policies import POLICIES, Policy, policy
-from tracetool.probes import BY_EVENT, unsupported
+from tracetool.probes import BY_EVENT
 from tracetool.processes import RECORDERS
 from tracetool.replay import OBSERVED, Replay
+from tracetool.replay import columns as k
 from tracetool.rules import RULES, findings, verdict
 from tracetool.stories import evidence_of, tell
 from tracetool.trace import Trace
@@ -42,7 +44,7 @@ def analyse(trace: Trace | str | os.PathLike[str], policies: Iterable[Policy] | 
     return Analysis(
         trace=_info(trace),
         coverage=_coverage(trace),
-        observed={**{name: getattr(costs[OBSERVED], name) for name in _OBSERVED}, "splits": 0},
+        observed={name: getattr(costs[OBSERVED], name) for name in _OBSERVED},
         policies=_results(trace, asked, costs),
         verdicts=_verdicts(trace, replays, found),
         findings=found,
@@ -52,7 +54,7 @@ def analyse(trace: Trace | str | os.PathLike[str], policies: Iterable[Policy] | 
     )
 
 
-_OBSERVED: Final = ("cow_faults", "copies", "reuses", "early_copies", "zero_fills", "unshares")
+_OBSERVED: Final = ("cow_faults", "copies", "reuses", "early_copies", "zero_fills", "unshares", "splits")
 
 
 def _results(trace: Trace, asked: Sequence[Policy], costs: Mapping[str, Cost]) -> tuple[PolicyResult, ...]:
@@ -81,10 +83,10 @@ def _verdicts(trace: Trace, replays: Sequence[Replay], found: pl.DataFrame) -> t
     undetermined = unknown.filter(~pl.col("comm").is_in(RECORDERS)).height
     available = trace.raw.formats().keys()
     lost = trace.raw.losses.num_rows > 0
-    huge, swapped = _beyond(trace)
+    unasked = _beyond(trace)
     verdicts = []
     for replay in replays:
-        beyond = huge if replay.policy == OBSERVED else huge + swapped
+        beyond = [] if replay.policy == OBSERVED else unasked
         for rule in RULES.values():
             cases = found.filter(pl.col("policy") == replay.policy, pl.col("rule") == rule.name)
             said, missing = verdict(rule, cases, available, lost=lost, undetermined=undetermined, beyond=beyond)
@@ -92,11 +94,18 @@ def _verdicts(trace: Trace, replays: Sequence[Replay], found: pl.DataFrame) -> t
     return tuple(verdicts)
 
 
-def _beyond(trace: Trace) -> tuple[list[str], list[str]]:
-    """What happened in the trace that this version does not replay at all, and what it does not replay under policies."""
-    huge = ["a replay of huge pages, which this version has not"] if unsupported(trace.raw.counts()) else []
-    unasked = np.isin(trace.history.events.op, [int(Op.MAP_AGAIN), int(Op.SWAP_OUT)]).any()
-    return huge, ["decisions of policies about swapped and merged (KSM) pages, which this version has not"] if unasked else []
+def _beyond(trace: Trace) -> list[str]:
+    """What happened in the trace that this version does not replay under policies."""
+    events = trace.history.events
+    missing = []
+    if ((events.op == int(Op.COW_BEGIN)) & (events.flags & c.HUGE != 0)).any():
+        missing.append("decisions of policies about huge pages, which this version has not")
+    # Mapping again what is mapped there, as the split of a huge page does, is no step.
+    steps = trace.history.steps
+    stepped = events.op[steps[steps[:, k.H_EVENT] >= 0, k.H_EVENT]]
+    if np.isin(stepped, [int(Op.MAP_AGAIN), int(Op.SWAP_OUT)]).any():
+        missing.append("decisions of policies about swapped and merged (KSM) pages, which this version has not")
+    return missing
 
 
 def _info(trace: Trace) -> TraceInfo:
@@ -113,9 +122,6 @@ def _coverage(trace: Trace) -> Coverage:
     counts = raw.counts()
     own_records = {name for name, event in raw.formats().items() if event.system == "perf"}
     notes = [*raw.metadata.notes, *trace.history.events.notes]
-    passed_over = unsupported(counts)
-    if passed_over:
-        notes.append(f"huge pages are not replayed yet: {', '.join(f'{name} ({number})' for name, number in passed_over.items())}")
     own = trace.replay(OBSERVED).undetermined.filter(pl.col("comm").is_in(RECORDERS)).height
     if own:
         notes.append(f"not judged: COW decisions of the recorder itself on pages older than the trace ({own})")

@@ -63,6 +63,7 @@ class PolicyResult:
     early_copies: int
     unshares: int
     zero_fills: int
+    splits: int
     extra_copies: int
     extra_bytes: int
     extra_ns: int

@@ -35,6 +35,7 @@ class Cost:
     early_copies: int
     unshares: int
     zero_fills: int
+    splits: int
     peak_pages: int
 
     @property
@@ -60,6 +61,7 @@ def cost(replay: Replay) -> Cost:
         early_copies=counts.get("early-copy", 0),
         unshares=unshares,
         zero_fills=zero_fills,
+        splits=counts.get("split", 0),
         peak_pages=peak_pages(replay),
     )
 

@@ -53,6 +53,11 @@ class Kind(IntEnum):
     ENTER_VMSPLICE = 36
     ENTER_PROCESS_VM = 37
     ENTER_IO_URING_REGISTER = 38
+    HUGE_COW_FAULT = 39
+    HUGE_COW_FAULT_DONE = 40
+    HUGE_ANON_FAULT = 41
+    RMAP_REMOVE_PMD = 42
+    HUGE_SPLIT = 43
 
 
 @dataclass(frozen=True)
@@ -176,11 +181,18 @@ PROBES: Final[tuple[Probe, ...]] = (
     Probe("mm_page_alloc", Kind.IGNORED, "kmem:mm_page_alloc", "page frames are allocated"),
     Probe("page_fault_user", Kind.IGNORED, "exceptions:page_fault_user", "an instruction of a program faults"),
     Probe("page_fault_kernel", Kind.IGNORED, "exceptions:page_fault_kernel", "an instruction of the kernel faults"),
-    Probe("huge_cow_fault", Kind.IGNORED, "do_huge_pmd_wp_page", "a write to a read-only huge page"),
-    Probe("huge_cow_fault_done", Kind.IGNORED, "do_huge_pmd_wp_page returns", "the decision is done"),
-    Probe("huge_anon_fault", Kind.IGNORED, "do_huge_pmd_anonymous_page", "a fault where a huge page could be"),
-    Probe("huge_split", Kind.IGNORED, "__split_huge_pmd", "the mapping of a huge page is split"),
-    Probe("rmap_remove_pmd", Kind.IGNORED, "folio_remove_rmap_pmd", "a mapping of a huge page goes"),
+    Probe(
+        "huge_cow_fault",
+        Kind.HUGE_COW_FAULT,
+        "do_huge_pmd_wp_page",
+        "a write to a read-only huge page: reuse all of it, or split its mapping?",
+        mm="mm",
+        args=("address", "fault_flags", "vm_flags", "pmd"),
+    ),
+    Probe("huge_cow_fault_done", Kind.HUGE_COW_FAULT_DONE, "do_huge_pmd_wp_page returns", "the decision is done", args=("ret",)),
+    Probe("huge_anon_fault", Kind.HUGE_ANON_FAULT, "do_huge_pmd_anonymous_page", "a fault where a huge page could be", args=("address",)),
+    Probe("huge_split", Kind.HUGE_SPLIT, "__split_huge_pmd", "the mapping of a huge page is split", mm="mm", args=("address",)),
+    Probe("rmap_remove_pmd", Kind.RMAP_REMOVE_PMD, "folio_remove_rmap_pmd", "a mapping of a huge page goes", mm="mm", args=("", "page")),
     Probe("print", Kind.MARK, "ftrace:print", "a program wrote to trace_marker"),
     _enter("mmap", Kind.ENTER_MMAP, "addr", "len", "prot", "flags"),
     _exit("mmap"),
@@ -210,9 +222,3 @@ PROBES: Final[tuple[Probe, ...]] = (
 )  # fmt: skip
 
 BY_EVENT: Final = {probe.event: probe for probe in PROBES}
-
-
-def unsupported(events: dict[str, int]) -> dict[str, int]:
-    """Of the events of a trace, those that this version counts but does not replay, with how often each occurs."""
-    passed_over = {"huge_cow_fault", "rmap_remove_pmd", "huge_split"}
-    return {name: number for name, number in events.items() if name in passed_over and number}

@@ -187,7 +187,7 @@ FINDINGS: Final[Table] = {
 PAGES: Final[Table] = {
     "mark": Column("String", "text of the mark that was asked for, or empty"),
     "ts": _TS,
-    "pid": _PID,
+    "pid": Column("Int32", "the process as a user means it (the kernel's tgid); -1: not known"),
     "mm": _MM,
     "address": Column("String", "virtual address in hexadecimal"),
     "pfn": Column("Int64", "page frame number; 0: none, -1: mapped, not known", "pages"),

@@ -83,6 +83,7 @@ def policy(name: str, copies: int, reuses: int) -> PolicyResult:
     extra = copies - 2
     return PolicyResult(
         name=name, checked_on="5.10, 6.1, 6.12, 7.2", cow_faults=5, copies=copies, reuses=reuses, early_copies=0, unshares=0, zero_fills=1,
+        splits=0,
         extra_copies=extra, extra_bytes=extra * 4096, extra_ns=extra * 2000, time="assumed", peak_pages=17 + extra,
         agreement=Agreement(faults=5, same=5 - (extra == 0), undetermined=0, contested=1, contested_same=int(extra > 0)),
     )  # fmt: skip

@@ -105,7 +105,8 @@ def test_a_million_of_everything_fits_80_columns() -> None:
     many = 1_234_567
     big = PolicyResult(
         name="page-count-5.18", checked_on="", cow_faults=many, copies=many, reuses=many, early_copies=many, unshares=many, zero_fills=many,
-        extra_copies=many, extra_bytes=10**12, extra_ns=10**12, time="measured", peak_pages=many, agreement=Agreement(many, many, 0, 0, 0),
+        splits=many, extra_copies=many, extra_bytes=10**12, extra_ns=10**12, time="measured", peak_pages=many,
+        agreement=Agreement(many, many, 0, 0, 0),
     )  # fmt: skip
     found = example.mail(policies=(big,), stories=(), observed=dict.fromkeys(("cow_faults", "copies", "reuses"), 10**9))
     assert max(map(cell_len, lines(found))) <= 80

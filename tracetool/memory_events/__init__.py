@@ -29,6 +29,7 @@ Ints = npt.NDArray[Any]
 __all__ = ["EventSource", "MemoryEvents", "Op", "memory_events", "with_tables"]
 
 _NAMES_FRAME = (Op.MAP_NEW, Op.MAP_AGAIN, Op.COW_BEGIN, Op.REF_GET)
+_MAPS = (int(Op.MAP_NEW), int(Op.MAP_AGAIN))
 _FOLLOWS_FRAME = (Op.UNMAP, Op.FREE, Op.SWAP_OUT, Op.REF_PUT)
 
 
@@ -161,12 +162,12 @@ def memory_events(source: EventSource, kernel: str | None = None) -> MemoryEvent
 def _frames(op: Ints, frame: Ints, pages: Ints) -> tuple[Ints, Ints, Ints]:
     """Number the frames that are anonymous at some time: the sorted frames, and for each event the slice of them that it names."""
     names = np.isin(op, [int(o) for o in _NAMES_FRAME]) & (frame >= 0)
-    many = names & (op == int(Op.MAP_AGAIN)) & (pages > 1)
+    many = names & np.isin(op, _MAPS) & (pages > 1)
     spans = np.repeat(frame[many], pages[many]) + _counted(pages[many])
     known = np.unique(np.concatenate([frame[names], spans]))
     uses = names | np.isin(op, [int(o) for o in _FOLLOWS_FRAME])
     start = np.where(uses, frame, -1)
-    length = np.where(np.isin(op, [int(Op.FREE), int(Op.UNMAP), int(Op.MAP_AGAIN), int(Op.REF_PUT)]), np.minimum(pages, 1 << 20), 1)
+    length = np.where(np.isin(op, [int(Op.FREE), int(Op.UNMAP), int(Op.REF_PUT), *_MAPS]), np.minimum(pages, 1 << 20), 1)
     first = np.searchsorted(known, start)
     last = np.searchsorted(known, np.where(start < 0, start, start + length))
     return known, first.astype(np.int32), (last - first).astype(np.int32)

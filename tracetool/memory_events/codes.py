@@ -43,6 +43,10 @@ ANON_AREA: Final = 8
 USER: Final = 16
 SHARED: Final = 32
 ZERO_PAGE: Final = 64
+HUGE: Final = 128  # cow_begin, cow_end: about a huge page that is mapped as one
+
+# unmap: the page is being swapped out
+SWAPPED: Final = 1
 
 # fault: what the trace says came of it (arg)
 FAULT_NOTHING: Final = 0

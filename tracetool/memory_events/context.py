@@ -68,6 +68,17 @@ def _fault(r: Rows, i: int, t: int, threads: Ints, spaces: Spaces, out: Ints, ta
 
 
 @part
+def _mapped_at_once(r: Rows, i: int, t: int, threads: Ints) -> int:
+    """How many pages a new anonymous page brings: what was allocated with it; where that was not recorded, a huge page is told by where
+    it lies and by the fault that asked for one.
+    """
+    if r.args[i, 2] > 0:
+        return r.args[i, 2]
+    asked = threads[t, k.T_HUGE] >= 0 and threads[t, k.T_HUGE] == r.args[i, 0] >> 21
+    return 512 if asked and r.args[i, 0] & 0x1FFFFF == 0 and r.args[i, 1] & 511 == 0 else 1
+
+
+@part
 def _followed(t: int, mm: int, address: int, what: int, threads: Ints, out: Ints) -> None:
     """The fault that the thread is in led to this: no zero page was mapped. A huge page is mapped at its own, aligned address."""
     fault = threads[t, k.T_FAULT]
@@ -83,6 +94,8 @@ def _mapped(r: Rows, i: int, t: int, threads: Ints, spaces: Spaces, out: Ints, c
     address = r.args[i, 0] & ~4095
     _followed(t, mm, address, c.FAULT_MAPPED, threads, out)
     if r.head[i, R_KIND] == Kind.ANON_ADD:
+        if r.args[i, 2] == 512:
+            threads[t, k.T_SPLIT] = r.args[i, 1]
         emit(out, count, i, Op.MAP_AGAIN, mm, address, _batch(r.args[i, 2]), r.args[i, 1], r.args[i, 3], 0)
         return
     what = c.TOUCH
@@ -93,15 +106,19 @@ def _mapped(r: Rows, i: int, t: int, threads: Ints, spaces: Spaces, out: Ints, c
         what = c.IN_FORK
     elif threads[t, k.T_SWAP_MM] == mm and threads[t, k.T_SWAP_PAGE] == address:
         what = c.IN_SWAP
-    emit(out, count, i, Op.MAP_NEW, mm, address, 1, r.args[i, 1], 0, what)
+    emit(out, count, i, Op.MAP_NEW, mm, address, _mapped_at_once(r, i, t, threads), r.args[i, 1], 0, what)
 
 
 @part
 def _unmapped(r: Rows, i: int, t: int, threads: Ints, spaces: Spaces, out: Ints, count: Ints) -> None:
     """A mapping goes. Before Linux 6.1 the probe has no mm: that of the reclaim, fault or teardown under way, else the thread's own."""
     mm = space_of(spaces, count, r.head[i, R_MM], True)
+    frame = r.args[i, 1]
+    # Before a folio's first page was split off, one rmap call was about all of it: `compound`.
+    pages = 512 if r.args[i, 3] != 0 else _batch(r.args[i, 2])
+    reclaimed = threads[t, k.T_UNMAP_MM] >= 0 and 0 <= frame - threads[t, k.T_UNMAP_FRAME] < 512
     if r.head[i, R_MM] < 0:
-        if threads[t, k.T_UNMAP_MM] >= 0:
+        if reclaimed:
             mm = threads[t, k.T_UNMAP_MM]
         elif threads[t, k.T_COW] >= 0:
             mm = out[threads[t, k.T_COW], k.O_MM]
@@ -109,8 +126,33 @@ def _unmapped(r: Rows, i: int, t: int, threads: Ints, spaces: Spaces, out: Ints,
             mm = threads[t, k.T_DYING]
         else:
             mm = threads[t, k.T_MM]
-    threads[t, k.T_UNMAP_MM] = -1
-    emit(out, count, i, Op.UNMAP, mm, 0, _batch(r.args[i, 2]), r.args[i, 1], 0, 0)
+    emit(out, count, i, Op.UNMAP, mm, 0, pages, frame, c.SWAPPED if reclaimed and threads[t, k.T_UNMAP_SWAPS] else 0, 0)
+
+
+@part
+def _huge_unmapped(r: Rows, i: int, t: int, threads: Ints, spaces: Spaces, out: Ints, count: Ints) -> None:
+    """A huge page's mapping as one goes; after its pages were mapped one by one, in a split, nothing else does."""
+    if threads[t, k.T_SPLIT] != r.args[i, 1]:
+        emit(out, count, i, Op.UNMAP, space_of(spaces, count, r.head[i, R_MM], True), 0, 512, r.args[i, 1], 0, 0)
+
+
+@part
+def _cow_fault(r: Rows, i: int, t: int, threads: Ints, spaces: Spaces, out: Ints, tasks: Ints, count: Ints) -> None:
+    mm, address, entry = _space_at(r, i, spaces, count), r.args[i, 0] & ~4095, r.args[i, 3]
+    bits = _access(r.args[i, 1], r.args[i, 2])
+    if threads[t, k.T_MM] < 0 <= mm and bits & c.REMOTE == 0:
+        # The trace began inside this fault.
+        threads[t, k.T_MM] = mm
+        change(tasks, threads, count, i, t, -1, c.HOW_MM)
+    if r.head[i, R_KIND] == Kind.HUGE_COW_FAULT:
+        bits |= c.HUGE
+        frame = ((entry >> k.PAGE_SHIFT) & PTE_FRAME & ~511) + ((address >> k.PAGE_SHIFT) & 511)
+    else:
+        if entry & PTE_SPECIAL:
+            bits |= c.ZERO_PAGE
+        frame = (entry >> k.PAGE_SHIFT) & PTE_FRAME
+    _followed(t, mm, r.args[i, 0], c.FAULT_COW, threads, out)
+    threads[t, k.T_COW] = emit(out, count, i, Op.COW_BEGIN, mm, address, 1, frame, bits, 0)
 
 
 @part
@@ -120,7 +162,16 @@ def _before(r: Rows, i: int, t: int, threads: Ints, out: Ints, count: Ints) -> N
     if threads[t, k.T_INSTANT] >= 0:
         give_back(i, threads[t, k.T_INSTANT], 0, 0, out, count)
         threads[t, k.T_INSTANT] = -1
-    if threads[t, k.T_DYING] >= 0 and kind != Kind.RMAP_REMOVE and kind != Kind.PAGE_FREE:
+    if kind == Kind.PAGE_FREE:
+        # It may be an interrupt's.
+        return
+    if kind != Kind.ANON_ADD and kind != Kind.RMAP_REMOVE_PMD:
+        threads[t, k.T_SPLIT] = -1
+        if kind != Kind.RMAP_REMOVE and kind != Kind.HUGE_SPLIT:
+            threads[t, k.T_UNMAP_MM] = -1
+    if kind == Kind.MM_FAULT:
+        threads[t, k.T_HUGE] = -1
+    if threads[t, k.T_DYING] >= 0 and kind != Kind.RMAP_REMOVE and kind != Kind.RMAP_REMOVE_PMD:
         emit(out, count, i, Op.EXIT, threads[t, k.T_DYING], 0, 0, 0, c.EXIT_DONE, 0)
         threads[t, k.T_DYING] = -1
 
@@ -138,15 +189,9 @@ def _pages(r: Rows, i: int, t: int, threads: Ints, spaces: Spaces, out: Ints, ta
         _fault(r, i, t, threads, spaces, out, tasks, count)
     elif kind == Kind.ANON_NEW or kind == Kind.ANON_ADD:
         _mapped(r, i, t, threads, spaces, out, count)
-    elif kind == Kind.COW_FAULT:
-        mm = _space_at(r, i, spaces, count)
-        bits = _access(r.args[i, 1], r.args[i, 2])
-        if r.args[i, 3] & PTE_SPECIAL:
-            bits |= c.ZERO_PAGE
-        _followed(t, mm, r.args[i, 0], c.FAULT_COW, threads, out)
-        frame = (r.args[i, 3] >> k.PAGE_SHIFT) & PTE_FRAME
-        threads[t, k.T_COW] = emit(out, count, i, Op.COW_BEGIN, mm, r.args[i, 0] & ~4095, 1, frame, bits, 0)
-    elif kind == Kind.COW_FAULT_DONE:
+    elif kind == Kind.COW_FAULT or kind == Kind.HUGE_COW_FAULT:
+        _cow_fault(r, i, t, threads, spaces, out, tasks, count)
+    elif kind == Kind.COW_FAULT_DONE or kind == Kind.HUGE_COW_FAULT_DONE:
         cow = threads[t, k.T_COW]
         if cow >= 0:
             emit(out, count, i, Op.COW_END, out[cow, k.O_MM], out[cow, k.O_ADDRESS], 1, 0, out[cow, k.O_FLAGS], r.args[i, 0])
@@ -160,9 +205,15 @@ def _pages(r: Rows, i: int, t: int, threads: Ints, spaces: Spaces, out: Ints, ta
         threads[t, k.T_SWAP_MM] = -1
     elif kind == Kind.SWAP_UNMAP or kind == Kind.MIGRATE_UNMAP:
         threads[t, k.T_UNMAP_MM] = space_of(spaces, count, r.head[i, R_MM], True)
+        threads[t, k.T_UNMAP_FRAME] = r.args[i, 1]
+        threads[t, k.T_UNMAP_SWAPS] = kind == Kind.SWAP_UNMAP
         if kind == Kind.SWAP_UNMAP:
             emit(out, count, i, Op.SWAP_OUT, threads[t, k.T_UNMAP_MM], r.args[i, 0] & ~4095, 1, r.args[i, 1], 0, 0)
-    else:
+    elif kind == Kind.RMAP_REMOVE_PMD:
+        _huge_unmapped(r, i, t, threads, spaces, out, count)
+    elif kind == Kind.HUGE_ANON_FAULT:
+        threads[t, k.T_HUGE] = r.args[i, 0] >> 21
+    elif kind != Kind.HUGE_SPLIT:
         return False
     return True
 

@@ -22,6 +22,8 @@ Ints = npt.NDArray[Any]
 _TASK_KINDS = (Kind.NEW_TASK, Kind.EXEC, Kind.TASK_EXIT, Kind.RENAME)
 #: Bytes of a `struct page` on every 64-bit kernel recorded so far.
 PAGE_STRUCT_SHIFT = 6
+#: Pages that one entry of the second lowest level maps on x86-64: 2 MiB; no anonymous page is larger.
+PMD_ORDER = 9
 
 
 class EventSource(Protocol):
@@ -87,7 +89,11 @@ def merge(source: EventSource, kernel: str | None = None) -> Merged:
     probes = [BY_EVENT[name] for name in counts if name in BY_EVENT and counts[name] and BY_EVENT[name].kind != Kind.IGNORED]
     formats = source.formats()
     wanted = {probe.event: _fields(probe, formats[probe.event]) for probe in probes}
-    tables = list(source.tables(wanted, positions=True).values())
+    if counts.get("mm_page_alloc") and counts.get("anon_new"):
+        wanted["mm_page_alloc"] = ["pfn", "order"]
+    made = source.tables(wanted, positions=True)
+    allocations = made.pop("mm_page_alloc", None)
+    tables = list(made.values())
     places = [table.column("position").to_numpy() for table in tables]
     notes: list[str] = []
     rank, total = _ranks(places)
@@ -109,6 +115,9 @@ def merge(source: EventSource, kernel: str | None = None) -> Merged:
         if probe.kind == Kind.EXEC:
             columns["old_task"][at] = columns["a1"][at]
     _pages_to_frames(source, probes, tables, rank, columns, notes)
+    for probe, table, at in zip(probes, tables, rank, strict=True):
+        if probe.kind == Kind.ANON_NEW:
+            columns["a2"][at] = pages_mapped(columns["a1"][at], np.asarray(column_of(table, "position")), allocations)
 
     tids, (thread, task, old_task) = _dense(columns["tid"], columns["task"], columns["old_task"])
     pointers, (mm, other) = _dense(columns["mm"], columns["other"])
@@ -174,6 +183,26 @@ def _pages_to_frames(
         )
     for slot, at in paged:
         columns[slot][at] = (columns[slot][at] - np.int64(base or 0)) >> PAGE_STRUCT_SHIFT
+
+
+def pages_mapped(frames: Ints, position: Ints, allocations: pa.Table | None) -> Ints:
+    """How many pages are mapped with each new anonymous page: those that were allocated with it last, 0 where that is not known."""
+    if allocations is None:
+        return np.zeros(frames.size, np.int64)
+    pfn, order, at = (np.asarray(column_of(allocations, name)) for name in ("pfn", "order", "position"))
+    # Hardly any frame is ever the first of several: only of those, and of where a huge page can begin, the last allocation is looked for.
+    doubtful = np.flatnonzero(np.isin(frames, np.unique(pfn[order > 0])) | (frames % (1 << PMD_ORDER) == 0))
+    of_them = np.flatnonzero(np.isin(pfn, frames[doubtful]))
+    frame, when = np.concatenate([pfn[of_them], frames[doubtful]]), np.concatenate([at[of_them], position[doubtful]])
+    by_frame = np.lexsort((when, frame))
+    allocated = by_frame < of_them.size
+    last = np.maximum.accumulate(np.where(allocated, np.arange(by_frame.size), -1))
+    own = np.flatnonzero(~allocated & (last >= 0) & (frame[by_frame] == frame[by_frame[last]]))
+    found = order[of_them[by_frame[last[own]]]]
+    pages = np.ones(frames.size, np.int64)
+    pages[doubtful] = 0
+    pages[doubtful[by_frame[own] - of_them.size]] = np.where((found >= 0) & (found <= PMD_ORDER), 1 << np.clip(found, 0, PMD_ORDER), 0)
+    return pages
 
 
 def _vmemmap(probes: list[Probe], tables: list[pa.Table]) -> int | None:

@@ -19,9 +19,11 @@ PAGE_SHIFT = 12
 ADDRESS_END = 1 << 57
 
 # What each thread is in the middle of, -1 where nothing: its address space and process; the fork it makes; exec's new address space; the
-# fault, COW decision, swap fault, reclaim and teardown under way; GUP and system call under way, and what they have got so far.
+# fault, COW decision, swap fault, reclaim and teardown under way; GUP and system call under way, and what they have got so far; the first
+# frame that reclaim or migration unmaps, and whether it swaps; where a huge page could be; the huge page whose mapping is being split.
 (T_SEEN, T_MM, T_TGID, T_FORK_MM, T_FORK_POINTER, T_FORK_ROW, T_FORK_SRC, T_NEW_MM, T_FAULT, T_COW, T_SWAP_MM, T_SWAP_PAGE, T_UNMAP_MM,
- T_DYING, T_SLOW, T_FAST, T_CALL, T_FIRST_GROUP, T_INSTANT, T_GRABS, T_GRABBED) = range(21)  # fmt: skip
+ T_DYING, T_SLOW, T_FAST, T_CALL, T_FIRST_GROUP, T_INSTANT, T_GRABS, T_GRABBED, T_UNMAP_FRAME, T_UNMAP_SWAPS, T_HUGE, T_SPLIT
+ ) = range(25)  # fmt: skip
 # GUP requests that got references: who asked, how many pages.
 G_THREAD, G_PAGES = range(2)
 # Memory events.
@@ -121,14 +123,14 @@ def new_state(r: Rows, pointers: int, threads: int) -> State:
         # Zeros cost nothing until they are written.
         return np.full(shape, value, np.int64) if value else np.zeros(shape, np.int64)
 
-    state = filled(threads, 21, -1)
+    state = filled(threads, T_SPLIT + 1, -1)
     state[:, T_SEEN] = 0
     return State(
         threads=state,
         spaces=Spaces(filled(pointers, value=-1), filled(pointers), filled(lives), filled(lives)),
         groups=filled(gups, 2),
         out=filled(few + 5 * many, 8),
-        tasks=filled(2 * (int(kinds[Kind.MM_FAULT]) + many) + threads, 6),
+        tasks=filled(2 * (int(kinds[Kind.MM_FAULT]) + many + threads), 6),
         count=filled(4),
     )
 

@@ -140,7 +140,7 @@ class Replay:
                 "uncertain": np.zeros(len(page), np.bool_),
             }
         )
-        frame = frame.join(owners(self.processes), on="mm", how="left", maintain_order="left")
+        frame = frame.join(owners(self.processes), on="mm", how="left", maintain_order="left").with_columns(pl.col("pid").fill_null(-1))
         if pid is not None:
             frame = frame.filter(pl.col("pid") == pid)
         address = pl.Series("address", [f"{vpn << schema.PAGE_SHIFT:#x}" for vpn in frame["vpn"].to_list()], dtype=pl.String)

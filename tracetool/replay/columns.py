@@ -25,9 +25,8 @@ F_FRAME, F_MAPCOUNT, F_RMAP, F_REFS = range(4)
 # Address spaces: first page table, entries, whether the trace saw it from the start, whether it is being torn down.
 A_TABLE, A_PTES, A_BORN, A_DYING = range(4)
 
-# Threads: the page that each has just replaced, the decision that it is in, the page that it is swapping out, the decision still to be
-# carried out.
-X_REPLACED, X_DECISION, X_SWAPPING, X_EFFECT = range(4)
+# Threads: the page that each has just replaced, the decision that it is in, the decision still to be carried out.
+X_REPLACED, X_DECISION, X_EFFECT = range(3)
 
 # GUP requests: first reference, how many.
 G_FIRST, G_SIZE = range(2)
@@ -36,7 +35,8 @@ G_FIRST, G_SIZE = range(2)
 L_MM, L_VPN = range(2)
 
 # Stays of a page (or the zero page, or a swap entry) at a place; how they began and ended.
-S_PLACE, S_PAGE, S_FROM, S_TO, S_BEGAN, S_ENDED = range(6)
+# The mapping that it belongs to may be of more pages: the order is log2 of how many.
+S_PLACE, S_PAGE, S_FROM, S_TO, S_BEGAN, S_ENDED, S_ORDER = range(7)
 BEFORE_TRACE, TOUCH, COPY, FORK, EARLY_COPY, ZERO_FILL, UNSHARE, SWAP_IN, AGAIN, MOVE, ZERO_PAGE = range(11)  # as schema.BEGAN
 OPEN, UNMAPPED, COPIED, EXIT, MOVED, SWAPPED_OUT, REPLACED, MERGED = range(8)  # as schema.ENDED
 
@@ -68,6 +68,8 @@ STEP_REF: Final = 9  # place, reference, flags of the request
 STEP_UNREF: Final = 10  # reference
 STEP_PROTECT: Final = 11  # place, 1: may be written again, 0: may not
 STEP_DECIDE: Final = 12  # place, recorded decision: a store meets a read-only page; what is decided takes effect later
+STEP_WRITABLE: Final = 13  # place: with its neighbour, of the same huge page, it is written to without a fault from now on
+STEP_SPLIT: Final = 14  # place, recorded decision: the mapping of a huge page is split, its pages stay
 
 # World.counts
 PTES, TABLES, PAGES, PLACES, STAYS, REFS, STEPS, DECISIONS, LIVE, NEED, UNKNOWN_UNMAPS, HEALED = range(12)

@@ -102,7 +102,7 @@ def _empty(events: MemoryEvents) -> World:
     n = len(events)
     spaces = _rows(events.spaces, 4)
     spaces[:, k.A_TABLE] = -1
-    threads = _rows(events.threads, 4)
+    threads = _rows(events.threads, 3)
     threads[:] = -1
     ptes = n // 8 + 64
     return World(
@@ -117,7 +117,7 @@ def _empty(events: MemoryEvents) -> World:
         threads=threads,
         groups=_rows(events.groups, 2),
         places=_rows(n // 4 + 64, 2, np.int64),
-        stays=_rows(n // 4 + 64, 6),
+        stays=_rows(n // 4 + 64, 7),
         refs=_rows(n // 16 + 64, 8),
         decisions=_rows(n // 16 + 64, 6),
         steps=_rows(n // 2 + 64, 5),

@@ -49,8 +49,8 @@ def end_page(w: World, event: int, page: int) -> None:
 
 
 @part
-def begin_stay(w: World, event: int, pte: int, kind: int, page: int, began: int) -> None:
-    """A stay begins: `page` is a page, or THE_ZERO_PAGE or SWAPPED."""
+def begin_stay(w: World, event: int, pte: int, kind: int, page: int, began: int, order: int) -> None:
+    """A stay begins: `page` is a page, or THE_ZERO_PAGE or SWAPPED; the mapping is of 2 ** `order` pages."""
     at = w.counts[k.STAYS]
     w.counts[k.STAYS] = at + 1
     w.stays[at, k.S_PLACE] = w.ptes[pte, k.P_PLACE]
@@ -59,6 +59,7 @@ def begin_stay(w: World, event: int, pte: int, kind: int, page: int, began: int)
     w.stays[at, k.S_TO] = -1
     w.stays[at, k.S_BEGAN] = began
     w.stays[at, k.S_ENDED] = k.OPEN
+    w.stays[at, k.S_ORDER] = order
     w.ptes[pte, k.P_STAY] = at
     w.ptes[pte, k.P_KIND] = kind
     if kind == k.PAGE:

@@ -12,6 +12,8 @@ from tracetool.schema import VIA
 from tracetool_parsers.loops import loop, part
 
 MADV_DONTNEED = 4
+#: What a fault returns when nothing was done (include/linux/mm_types.h, `enum vm_fault_reason`): VM_FAULT_OOM, SIGBUS, RETRY; FALLBACK.
+FAILED, VM_FAULT_FALLBACK = 0x403, 0x800
 #: GUP of an address space that no thread has run on yet is exec's, which fills it from nothing.
 VIA_EXEC = VIA.index("exec")
 VIA_OTHER = VIA.index("other")
@@ -19,41 +21,53 @@ VIA_OTHER = VIA.index("other")
 
 @part
 def _map_new(w: World, e: Events, i: int, t: int) -> None:
-    """A new anonymous page is mapped. What was there goes first; its rmap_remove is still to come on this thread."""
-    mm, vpn, why = e.mm[i], e.address[i] >> 12, e.arg[i]
-    page = new_page(w, i, e.frame[i])
-    pte = find(w, mm, vpn)
-    held = w.ptes[pte, k.P_KIND] if pte >= 0 else k.FREE
-    began = k.TOUCH
-    if why == c.IN_COW:
-        began = k.ZERO_FILL if held == k.ZERO else k.COPY
-    elif why == c.IN_FORK:
-        began = k.EARLY_COPY
-    elif why == c.IN_SWAP or held == k.SWAP:
-        began = k.SWAP_IN
-    if pte >= 0:
-        if held == k.PAGE:
-            w.threads[t, k.X_REPLACED] = w.ptes[pte, k.P_PAGE]
-        end_stay(w, i, pte, k.COPIED if held == k.PAGE else k.REPLACED)
-    else:
-        pte = new_place(w, mm, vpn)
-    begin_stay(w, i, pte, k.PAGE, page, began)
-    if why == c.IN_COW and w.threads[t, k.X_DECISION] >= 0:
-        decision = w.threads[t, k.X_DECISION]
-        w.decisions[decision, k.D_AFTER] = page
-        w.decisions[decision, k.D_PLACE] = w.ptes[pte, k.P_PLACE]
-        if e.flags[w.decisions[decision, k.D_FROM]] & c.ZERO_PAGE:
-            w.decisions[decision, k.D_DECISION] = k.DID_ZERO_FILL
+    """New anonymous pages are mapped. What was there goes first; its rmap_remove is still to come on this thread."""
+    mm, first, why = e.mm[i], e.address[i] >> 12, e.arg[i]
+    order = _order(e.frames[i])
+    for n in range(e.frames[i]):
+        page = new_page(w, i, e.frame[i] + n)
+        pte = find(w, mm, first + n)
+        held = w.ptes[pte, k.P_KIND] if pte >= 0 else k.FREE
+        began = k.TOUCH
+        if why == c.IN_COW:
+            began = k.ZERO_FILL if held == k.ZERO else k.COPY
+        elif why == c.IN_FORK:
+            began = k.EARLY_COPY
+        elif why == c.IN_SWAP or held == k.SWAP:
+            began = k.SWAP_IN
+        if pte >= 0:
+            if held == k.PAGE:
+                w.threads[t, k.X_REPLACED] = w.ptes[pte, k.P_PAGE]
+            end_stay(w, i, pte, k.COPIED if held == k.PAGE else k.REPLACED)
         else:
-            w.decisions[decision, k.D_DECISION] = k.DID_COPY
-    elif why != c.IN_FORK:
-        step(w, i, k.STEP_NEW, w.ptes[pte, k.P_PLACE], page, began)
+            pte = new_place(w, mm, first + n)
+        begin_stay(w, i, pte, k.PAGE, page, began, order)
+        if why == c.IN_COW and n == 0 and w.threads[t, k.X_DECISION] >= 0:
+            decision = w.threads[t, k.X_DECISION]
+            w.decisions[decision, k.D_AFTER] = page
+            w.decisions[decision, k.D_PLACE] = w.ptes[pte, k.P_PLACE]
+            if e.flags[w.decisions[decision, k.D_FROM]] & c.ZERO_PAGE:
+                w.decisions[decision, k.D_DECISION] = k.DID_ZERO_FILL
+            else:
+                w.decisions[decision, k.D_DECISION] = k.DID_COPY
+        elif why != c.IN_FORK:
+            step(w, i, k.STEP_NEW, w.ptes[pte, k.P_PLACE], page, began)
+
+
+@part
+def _order(pages: int) -> int:
+    """log2 of how many pages an event maps."""
+    order = 0
+    while 2 << order <= pages:
+        order += 1
+    return order
 
 
 @part
 def _map_again(w: World, e: Events, i: int, t: int) -> None:
     """Known pages are mapped (again): swap-in, migration back, KSM."""
     mm, first = e.mm[i], e.address[i] >> 12
+    order = _order(e.frames[i])
     for n in range(e.frames[i]):
         frame = e.frame[i] + n
         page = w.frame_page[frame]
@@ -68,7 +82,7 @@ def _map_again(w: World, e: Events, i: int, t: int) -> None:
             end_stay(w, i, pte, k.REPLACED)
         else:
             pte = new_place(w, mm, first + n)
-        begin_stay(w, i, pte, k.PAGE, page, k.AGAIN)
+        begin_stay(w, i, pte, k.PAGE, page, k.AGAIN, order)
         step(w, i, k.STEP_AGAIN, w.ptes[pte, k.P_PLACE], page, -1)
 
 
@@ -89,10 +103,9 @@ def _unmap(w: World, e: Events, i: int, t: int) -> None:
             pte = w.pages[page, k.F_RMAP]
         if pte < 0:
             w.counts[k.UNKNOWN_UNMAPS] += 1
-        elif w.threads[t, k.X_SWAPPING] == page:
-            w.threads[t, k.X_SWAPPING] = -1
+        elif e.flags[i] & c.SWAPPED:
             end_stay(w, i, pte, k.SWAPPED_OUT)
-            begin_stay(w, i, pte, k.SWAP, k.SWAPPED, k.AGAIN)
+            begin_stay(w, i, pte, k.SWAP, k.SWAPPED, k.AGAIN, 0)
             step(w, i, k.STEP_SWAP_OUT, w.ptes[pte, k.P_PLACE], -1, -1)
         else:
             drop(w, i, pte, k.EXIT if w.spaces[w.ptes[pte, k.P_MM], k.A_DYING] else k.UNMAPPED)
@@ -113,7 +126,7 @@ def _cow_begin(w: World, e: Events, i: int, t: int) -> None:
         before = k.THE_ZERO_PAGE
         if pte < 0:
             pte = new_place(w, mm, vpn)
-            begin_stay(w, -1, pte, k.ZERO, k.THE_ZERO_PAGE, k.BEFORE_TRACE)
+            begin_stay(w, -1, pte, k.ZERO, k.THE_ZERO_PAGE, k.BEFORE_TRACE, 0)
             step(w, i, k.STEP_ZERO, w.ptes[pte, k.P_PLACE], -1, -1)
     elif pte >= 0 and w.ptes[pte, k.P_KIND] == k.PAGE:
         before = w.ptes[pte, k.P_PAGE]
@@ -130,8 +143,32 @@ def _cow_begin(w: World, e: Events, i: int, t: int) -> None:
     w.decisions[at, k.D_DECISION] = k.NOTHING
     w.threads[t, k.X_DECISION] = at
     w.threads[t, k.X_EFFECT] = at
-    if pte >= 0:
+    if e.flags[i] & c.HUGE:
+        # Decided by other rules than those for single pages, which no policy has yet: taken as recorded.
+        w.decisions[at, k.D_BEFORE] = k.NO_PAGE
+    elif pte >= 0:
         step(w, i, k.STEP_DECIDE, w.ptes[pte, k.P_PLACE], at, -1)
+
+
+@part
+def _huge_end(w: World, e: Events, i: int, t: int, decision: int) -> None:
+    """A huge page is written to in place, all of it from now on; or its mapping is split, and a fault of a single page follows."""
+    w.threads[t, k.X_EFFECT] = -1
+    begin = w.decisions[decision, k.D_FROM]
+    if e.arg[i] & VM_FAULT_FALLBACK:
+        w.decisions[decision, k.D_DECISION] = k.DID_SPLIT
+        step(w, i, k.STEP_SPLIT, w.decisions[decision, k.D_PLACE], decision, -1)
+        return
+    if e.arg[i] & FAILED or w.decisions[decision, k.D_DECISION] != k.NOTHING:
+        return
+    w.decisions[decision, k.D_DECISION] = k.DID_REUSE
+    place = w.decisions[decision, k.D_PLACE]
+    step(w, i, k.STEP_WRITE, place, decision, -1)
+    first = e.address[begin] >> 12 & ~511
+    for n in range(in_range(w, e.mm[begin], first, first + 512)):
+        own = w.ptes[w.found[n], k.P_PLACE]
+        if own != place and w.ptes[w.found[n], k.P_KIND] == k.PAGE:
+            step(w, i, k.STEP_WRITABLE, own, -1, -1)
 
 
 @part
@@ -142,9 +179,12 @@ def _cow_end(w: World, e: Events, i: int, t: int, says_write: int) -> None:
         return
     begin = w.decisions[decision, k.D_FROM]
     w.decisions[decision, k.D_TO] = i
+    if e.flags[begin] & c.HUGE:
+        _huge_end(w, e, i, t, decision)
+        return
     if w.decisions[decision, k.D_DECISION] == k.NOTHING:
-        # VM_FAULT_OOM, SIGBUS, RETRY, FALLBACK: nothing was done. Up to v6.1 success is told by VM_FAULT_WRITE (8).
-        failed = e.arg[i] & 0xC03 != 0 or (says_write != 0 and e.flags[begin] & c.UNSHARE == 0 and e.arg[i] & 8 == 0)
+        # Up to v6.1 success is told by VM_FAULT_WRITE (8).
+        failed = e.arg[i] & (FAILED | VM_FAULT_FALLBACK) != 0 or (says_write != 0 and e.flags[begin] & c.UNSHARE == 0 and e.arg[i] & 8 == 0)
         if failed:
             return
         w.decisions[decision, k.D_DECISION] = k.DID_REUSE
@@ -177,7 +217,7 @@ def _found(w: World, e: Events, begin: int, decision: int) -> None:
     if page < 0:
         page = new_page(w, -1, e.frame[begin])
     pte = new_place(w, mm, vpn)
-    begin_stay(w, -1, pte, k.PAGE, page, k.BEFORE_TRACE)
+    begin_stay(w, -1, pte, k.PAGE, page, k.BEFORE_TRACE, 0)
     step(w, begin, k.STEP_AGAIN, w.ptes[pte, k.P_PLACE], page, -1)
     w.decisions[decision, k.D_PLACE] = w.ptes[pte, k.P_PLACE]
     w.decisions[decision, k.D_AFTER] = page
@@ -191,7 +231,7 @@ def _fault(w: World, e: Events, i: int) -> None:
     if find(w, e.mm[i], e.address[i] >> 12) >= 0 or not w.spaces[e.mm[i], k.A_BORN]:
         return
     pte = new_place(w, e.mm[i], e.address[i] >> 12)
-    begin_stay(w, i, pte, k.ZERO, k.THE_ZERO_PAGE, k.ZERO_PAGE)
+    begin_stay(w, i, pte, k.ZERO, k.THE_ZERO_PAGE, k.ZERO_PAGE, 0)
     step(w, i, k.STEP_ZERO, w.ptes[pte, k.P_PLACE], -1, -1)
 
 
@@ -214,7 +254,8 @@ def _fork(w: World, e: Events, i: int) -> None:
         early = w.ptes[own, k.P_PAGE] if own >= 0 else -1
         if own < 0:
             own = new_place(w, child, w.vpn[of])
-            begin_stay(w, i, own, w.ptes[of, k.P_KIND], w.stays[w.ptes[of, k.P_STAY], k.S_PAGE], k.FORK)
+            stay = w.ptes[of, k.P_STAY]
+            begin_stay(w, i, own, w.ptes[of, k.P_KIND], w.stays[stay, k.S_PAGE], k.FORK, w.stays[stay, k.S_ORDER])
         step(w, i, k.STEP_SHARE, w.ptes[of, k.P_PLACE], w.ptes[own, k.P_PLACE], early)
 
 
@@ -245,7 +286,8 @@ def _table_move(w: World, e: Events, i: int) -> None:
             w.counts[k.HEALED] += 1
             drop(w, i, stale, k.UNMAPPED)
         new = new_place(w, mm, vpn)
-        begin_stay(w, i, new, k.PAGE if page >= 0 else k.ZERO if page == k.THE_ZERO_PAGE else k.SWAP, page, k.MOVE)
+        kind = k.PAGE if page >= 0 else k.ZERO if page == k.THE_ZERO_PAGE else k.SWAP
+        begin_stay(w, i, new, kind, page, k.MOVE, w.stays[w.found[n], k.S_ORDER])
         step(w, i, k.STEP_MOVE, place, w.ptes[new, k.P_PLACE], -1)
 
 
@@ -367,7 +409,7 @@ def _need(w: World, e: Events, i: int) -> int:
     if op == Op.FORK_RANGE:
         return w.spaces[e.arg[i], k.A_PTES] + w.spaces[mm, k.A_PTES] if e.arg[i] >= 0 else 0
     if op == Op.FREE or op == Op.MAP_NEW:
-        need = 1
+        need = max(e.frames[i], 1)
         for n in range(e.frames[i]):
             page = w.frame_page[e.frame[i] + n]
             if page >= 0:
@@ -375,6 +417,8 @@ def _need(w: World, e: Events, i: int) -> int:
         return need
     if op == Op.REF_PUT:
         return _releasable(w, e, i)
+    if op == Op.COW_END and e.flags[i] & c.HUGE:
+        return 512
     if (mm >= 0 and op >= Op.MMAP) or op == Op.EXIT or op == Op.REF_GET:
         return w.spaces[mm, k.A_PTES] if mm >= 0 else 0
     return max(e.frames[i], 1)
@@ -448,8 +492,6 @@ def observe(w: World, e: Events, start: int, end: int, says_write: int) -> int:
         elif op == Op.MAP_AGAIN:
             if e.mm[i] >= 0:
                 _map_again(w, e, i, t)
-        elif op == Op.SWAP_OUT:
-            w.threads[t, k.X_SWAPPING] = w.frame_page[e.frame[i]] if e.frames[i] > 0 else -1
         elif op == Op.GUP:
             if e.mm[i] >= 0 and e.flags[i] >> c.VIA_SHIFT == VIA_EXEC:
                 w.spaces[e.mm[i], k.A_BORN] = 1

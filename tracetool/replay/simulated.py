@@ -296,6 +296,27 @@ def _move(w: Sim, event: int, old: int, new: int) -> None:
 
 
 @part
+def _split(w: Sim, d: Ints, place: int, recorded: int) -> None:
+    """A store to a huge page that is not the process's alone splits its mapping; the fault of the single page follows."""
+    page = w.places[place, Y_PAGE] if place >= 0 else k.NO_PAGE
+    reason = _reason_seen(w, page) if page >= 0 else REASON_UNKNOWN
+    _made(w, d[recorded, k.D_FROM], d[recorded, k.D_TO], place, page, page, k.DID_SPLIT, reason, -1)
+
+
+@part
+def _writable(w: Sim, place: int, follow: int) -> None:
+    """A page of a huge one that was reused: stores to it go unseen from now on, also those that a policy would have let fault."""
+    page = w.places[place, Y_PAGE]
+    if page < 0:
+        return
+    if follow or w.pages[page, G_EXCLUSIVE] or w.pages[page, G_MAPCOUNT] == 1:
+        w.places[place, Y_WRITABLE] = 1
+        w.pages[page, G_EXCLUSIVE] = 1
+    else:
+        w.pages[page, G_UNSURE] = 1
+
+
+@part
 def _new(w: Sim, event: int, place: int, page: int, began: int) -> None:
     _leave(w, event, place, k.REPLACED)
     _enter(w, event, place, page, began, 1)
@@ -346,6 +367,10 @@ def simulate(w: Sim, steps: Ints, d: Ints, follow: int, restores: int) -> None:
                 _write(w, d, event, a, b, steps[i, k.H_C], 1, 1)
             elif a >= 0 and w.places[a, Y_PAGE] >= 0 and w.gup[_facts(w, a, w.places[a, Y_PAGE]) | f.PIN]:
                 _write(w, d, event, a, b, steps[i, k.H_C], 0, 1)
+        elif op == k.STEP_SPLIT:
+            _split(w, d, a, b)
+        elif op == k.STEP_WRITABLE:
+            _writable(w, a, follow)
         elif op == k.STEP_PROTECT:
             if b == 0:
                 w.places[a, Y_WRITABLE] = 0
@@ -366,8 +391,8 @@ def replay_steps(history: History, policy: Policy, follow: bool = False) -> Outc
     """Replay a history under `policy`; `follow`: take the recorded decisions, asking the policy about each (column W_POLICY)."""
     tables = tabulate(policy)
     steps, places = history.steps, len(history.places)
-    kinds = np.bincount(steps[:, k.H_OP], minlength=13)
-    decisions = int(kinds[[k.STEP_WRITE, k.STEP_UNSHARE, k.STEP_SHARE, k.STEP_REF]].sum())
+    kinds = np.bincount(steps[:, k.H_OP], minlength=15)
+    decisions = int(kinds[[k.STEP_WRITE, k.STEP_UNSHARE, k.STEP_SHARE, k.STEP_REF, k.STEP_SPLIT]].sum())
     state = np.full((places, 3), -1, np.int32)
     state[:, Y_WRITABLE] = 0
     sim = Sim(
@@ -379,7 +404,7 @@ def replay_steps(history: History, policy: Policy, follow: bool = False) -> Outc
         ref_pin=np.zeros(len(history.refs), np.int8),
         said=np.full(len(history.decisions), -1, np.int16),
         made=np.zeros((decisions, 11), np.int32),
-        stays=np.zeros((len(steps), 6), np.int32),
+        stays=np.zeros((len(steps), 7), np.int32),
         counts=np.array([0, 0, history.pages], np.int64),
         write_fault=tables.write_fault,
         fork=tables.fork,

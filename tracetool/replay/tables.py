@@ -74,7 +74,7 @@ def stays_frame(history: History, stays: Ints, processes: pl.DataFrame) -> pl.Da
             "to_event": stays[:, k.S_TO],
             "began": schema.labels("began", schema.BEGAN, stays[:, k.S_BEGAN]),
             "ended": schema.labels("ended", schema.ENDED, stays[:, k.S_ENDED]),
-            "order": np.zeros(len(stays), np.int32),
+            "order": stays[:, k.S_ORDER],
         }
     )
     return with_names(frame.join(owners(processes), on="mm", how="left", maintain_order="left"), processes, "from_ns")
