@@ -88,7 +88,14 @@ def _parquet(buffer: pa.Buffer) -> _File:
 
     def pieces(header: Sequence[str], structs: _Structs) -> Iterator[pa.RecordBatch]:
         columns = [*header, *(f"{struct}.{field}" for struct, fields in structs.items() for field in fields)]
-        yield from opened().iter_batches(batch_size=_ROWS, columns=columns)
+        file = opened()
+        rows = 0
+        for batch in file.iter_batches(batch_size=_ROWS, columns=columns):
+            rows += batch.num_rows
+            yield batch
+        # Of a struct whose fields hold fewer rows than the file states, Arrow gives as many as the shortest.
+        if rows != file.metadata.num_rows:
+            raise ValueError(f"its columns hold {rows} of {file.metadata.num_rows} rows")
 
     return _File("Parquet", opened().schema_arrow, pieces)
 

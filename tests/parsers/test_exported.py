@@ -7,7 +7,7 @@ import io
 import itertools
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -284,6 +284,19 @@ def test_a_truncated_arrow_file_is_read_as_far_as_it_is_whole(tmp_path: Path, mo
     ]
     with pytest.raises(ParseError, match="truncated file: "):
         open_trace(out, strict=True)
+
+
+def test_columns_of_fewer_rows_than_the_parquet_file_states_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where damage leaves the fields of a struct short, Arrow gives as many rows as the shortest has, and says nothing."""
+    _, path = exported(odd_trace(tmp_path), tmp_path, "parquet")
+    whole = pq.ParquetFile.iter_batches
+
+    def short(file: pq.ParquetFile, **given: Any) -> Iterator[pa.RecordBatch]:
+        return (batch.slice(1) for batch in whole(file, **given))
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", short)
+    with pytest.raises(ParseError, match="its columns hold"):
+        open_trace(path).tables()
 
 
 @pytest.mark.parametrize("size", [4, 8, 12, 100, 1000, 100_000, -1, -4, -8, -200])
