@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +21,7 @@ from benchmarks.parsers import measure_kind, measure_memory, measure_metadata, m
 from benchmarks.peers import all_peers, found, perf_script
 from benchmarks.perf import make_large_perf, measure_perf
 from benchmarks.processes import PROJECT
+from benchmarks.reading import Peer
 from benchmarks.replay import measure_replay
 from benchmarks.report import into_readme, render
 from benchmarks.results import Figure, Results
@@ -72,7 +74,9 @@ def measure(events: int, runs: int) -> Results:
             peers, missing = all_peers(folder)
             metadata = measure_metadata(large, runs)
             read, failed = measure_parsers(large, peers, runs)
-            figures += [*read, *measure_kind(large, runs), metadata, *_memory(large, folder), *measure_text(text, runs)]
+            # The program that prints would take minutes for ten times as much.
+            figures += [*read, *_ten_times(large, folder, [peer for peer in peers if peer.name != "trace-cmd report"], runs)]
+            figures += [*measure_kind(large, runs), metadata, *measure_text(text, runs)]
             figures += measure_replay(large.path, runs)
             first = measure_first_reading(large.path, runs)
             left_out += missing + failed
@@ -83,10 +87,12 @@ def measure(events: int, runs: int) -> Results:
     return Results(machine, [trace.described() for trace in (*traces, perf)], figures, [*left_out, *missing, *failed])
 
 
-def _memory(large: Large, folder: Path) -> list[Figure]:
-    """Of a trace ten times as large, and of the large one packed; both are gone afterwards."""
+def _ten_times(large: Large, folder: Path, peers: Sequence[Peer], runs: int) -> list[Figure]:
+    """Of a trace ten times as large, and the memory that it and the large one packed take; both are gone afterwards."""
     with tempfile.TemporaryDirectory(dir=folder) as name:
-        return measure_memory([make_large(RECORDING, Path(name), 10 * large.events), packed(large, Path(name) / "packed.dat")])
+        larger = make_large(RECORDING, Path(name), 10 * large.events)
+        read, _ = measure_parsers(replace(larger, form="trace.dat, ten times as large"), peers, runs)
+        return [*read, *measure_memory([larger, packed(large, Path(name) / "packed.dat")])]
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ _TWICE: Final = 1.7
 
 def measure_parsers(trace: Large, peers: Sequence[Peer], runs: int) -> tuple[list[Figure], list[str]]:
     """All events with all fields, on one thread and on two, and each peer in turn; the second list names the peers that failed."""
-    one = Ours("trace.dat, every field, to Arrow: one thread", threads=1)
-    two = Ours("trace.dat, every field, to Arrow: two threads", threads=2)
+    one = Ours(f"{trace.form}, every field, to Arrow: one thread", threads=1)
+    two = Ours(f"{trace.form}, every field, to Arrow: two threads", threads=2)
     taken, failed = in_turn([one, two, *peers], trace.path, runs)
     against: dict[Reader, list[Speed]] = {
         one: against_peers(taken[one], taken),
