@@ -16,7 +16,7 @@ SECONDS ?= 60
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format bench fuzz test-lowest clean
+.PHONY: help demo test test-checked lint format bench fuzz test-lowest clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -28,6 +28,9 @@ demo: $(VENV)/.installed ## replay the example of the README and write demo.html
 
 test: $(VENV)/.installed-tools ## run all tests
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-checked: $(VENV)/.installed-tools ## tests of the replay, compiled with every index tested, also in what is guarded
+	@TRACETOOL_LOOPS=checked $(BIN)/python -m pytest $(PYTEST_ARGS) tests/engine tests/parsers/test_gather.py
 
 lint: $(VENV)/.installed-tools ## check style, format, types and layering
 	$(BIN)/ruff check $(SOURCES)

@@ -14,6 +14,7 @@ from tracetool.replay import columns as k
 from tracetool.replay.columns import Events, World
 from tracetool.replay.observed import observe
 from tracetool.replay.pagetables import rehash
+from tracetool_parsers.memory import empty
 
 Ints = npt.NDArray[Any]
 
@@ -59,7 +60,8 @@ def rebuild(events: MemoryEvents) -> History:
         world = _larger(world)
 
     def cut(rows: Ints, counter: int) -> Ints:
-        return rows[: world.counts[counter]].copy()
+        # What is behind was never touched, and takes no memory.
+        return rows[: world.counts[counter]]
 
     return History(
         events=events,
@@ -104,30 +106,36 @@ def _empty(events: MemoryEvents) -> World:
     spaces[:, k.A_TABLE] = -1
     threads = _rows(events.threads, 3)
     threads[:] = -1
-    ptes = n // 8 + 64
+    ptes = n // 32 + 64
     return World(
         ptes=_chained(_rows(ptes, 10), 0),
         vpn=np.zeros(ptes, np.int64),
-        tables=_rows(n // 32 + 64, 4, np.int64),
-        pages=_rows(n // 8 + 64, 4),
+        tables=_rows(n // 128 + 64, 4, np.int64),
+        pages=_room(n // 8 + 64, 4),
         spaces=spaces,
         pte_hash=_hash(ptes),
-        table_hash=_hash(n // 32 + 64),
+        table_hash=_hash(n // 128 + 64),
         frame_page=np.full(max(len(events.known_frames), 1), -1, np.int32),
         threads=threads,
         groups=_rows(events.groups, 2),
-        places=_rows(n // 4 + 64, 2, np.int64),
-        stays=_rows(n // 4 + 64, 7),
-        refs=_rows(n // 16 + 64, 8),
-        decisions=_rows(n // 16 + 64, 6),
-        steps=_rows(n // 2 + 64, 5),
-        found=np.zeros(n // 8 + 64, np.int32),
+        # Room that is never used takes no memory, and growing takes time.
+        places=_room(n + 64, 2, np.int64),
+        stays=_room(n + 64, 7),
+        refs=_room(n // 4 + 64, 8),
+        decisions=_room(int((events.op == int(Op.COW_BEGIN)).sum()) + 64, 6),
+        steps=_room(2 * n + 64, 5),
+        found=np.zeros(n // 32 + 64, np.int32),
         counts=np.zeros(12, np.int64),
     )
 
 
 def _rows(rows: int, columns: int, dtype: Any = np.int32) -> Ints:
     return np.zeros((max(rows, 1), columns), dtype)
+
+
+def _room(rows: int, columns: int, dtype: Any = np.int32) -> Ints:
+    """Rows of which each is written as a whole before it is read."""
+    return empty(rows * columns, dtype).reshape(rows, columns)
 
 
 def _hash(entries: int) -> Ints:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from tracetool.replay import columns as k
 from tracetool.replay.columns import World
 from tracetool.replay.pagetables import insert, link, remove, unlink
-from tracetool_parsers.loops import part
+from tracetool_parsers.loops import guarded
 
 
-@part
+@guarded
 def step(w: World, event: int, op: int, a: int, b: int, third: int) -> None:
     """Write a step for the policies to replay."""
     at = w.counts[k.STEPS]
@@ -20,7 +20,7 @@ def step(w: World, event: int, op: int, a: int, b: int, third: int) -> None:
     w.steps[at, k.H_EVENT] = event
 
 
-@part
+@guarded
 def new_page(w: World, event: int, frame: int) -> int:
     """A new life of a page frame; the one before is over, if nothing said so."""
     page = w.counts[k.PAGES]
@@ -36,7 +36,7 @@ def new_page(w: World, event: int, frame: int) -> int:
     return page
 
 
-@part
+@guarded
 def end_page(w: World, event: int, page: int) -> None:
     """A freed frame is mapped nowhere and referenced by none: what still seems to be was missed, and ends here at the latest."""
     while w.pages[page, k.F_RMAP] >= 0:
@@ -48,7 +48,7 @@ def end_page(w: World, event: int, page: int) -> None:
         w.frame_page[w.pages[page, k.F_FRAME]] = -1
 
 
-@part
+@guarded
 def begin_stay(w: World, event: int, pte: int, kind: int, page: int, began: int, order: int) -> None:
     """A stay begins: `page` is a page, or THE_ZERO_PAGE or SWAPPED; the mapping is of 2 ** `order` pages."""
     at = w.counts[k.STAYS]
@@ -66,7 +66,7 @@ def begin_stay(w: World, event: int, pte: int, kind: int, page: int, began: int,
         link(w, pte, page)
 
 
-@part
+@guarded
 def end_stay(w: World, event: int, pte: int, ended: int) -> None:
     """The stay of an entry ends; the entry itself remains, holding nothing."""
     stay = w.ptes[pte, k.P_STAY]
@@ -76,7 +76,7 @@ def end_stay(w: World, event: int, pte: int, ended: int) -> None:
         unlink(w, pte)
 
 
-@part
+@guarded
 def drop(w: World, event: int, pte: int, ended: int) -> None:
     """The entry goes with what it holds."""
     end_stay(w, event, pte, ended)
@@ -84,7 +84,7 @@ def drop(w: World, event: int, pte: int, ended: int) -> None:
     remove(w, pte)
 
 
-@part
+@guarded
 def new_place(w: World, mm: int, vpn: int) -> int:
     """An entry for an address that has none."""
     pte = insert(w, mm, vpn)
@@ -96,7 +96,7 @@ def new_place(w: World, mm: int, vpn: int) -> int:
     return pte
 
 
-@part
+@guarded
 def release(w: World, event: int, ref: int, how: int) -> None:
     """A reference is released."""
     w.refs[ref, k.R_TO] = event

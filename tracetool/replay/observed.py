@@ -9,7 +9,7 @@ from tracetool.replay.columns import Events, World
 from tracetool.replay.lives import begin_stay, drop, end_page, end_stay, new_page, new_place, release, step
 from tracetool.replay.pagetables import find, in_range, mapper, remove
 from tracetool.schema import VIA
-from tracetool_parsers.loops import loop, part
+from tracetool_parsers.loops import guarded, loop, part
 
 MADV_DONTNEED = 4
 #: What a fault returns when nothing was done (include/linux/mm_types.h, `enum vm_fault_reason`): VM_FAULT_OOM, SIGBUS, RETRY; FALLBACK.
@@ -19,7 +19,7 @@ VIA_EXEC = VIA.index("exec")
 VIA_OTHER = VIA.index("other")
 
 
-@part
+@guarded
 def _map_new(w: World, e: Events, i: int, t: int) -> None:
     """New anonymous pages are mapped. What was there goes first; its rmap_remove is still to come on this thread."""
     mm, first, why = e.mm[i], e.address[i] >> 12, e.arg[i]
@@ -54,7 +54,7 @@ def _map_new(w: World, e: Events, i: int, t: int) -> None:
             step(w, i, k.STEP_NEW, w.ptes[pte, k.P_PLACE], page, began)
 
 
-@part
+@guarded
 def _order(pages: int) -> int:
     """log2 of how many pages an event maps."""
     order = 0
@@ -63,7 +63,7 @@ def _order(pages: int) -> int:
     return order
 
 
-@part
+@guarded
 def _map_again(w: World, e: Events, i: int, t: int) -> None:
     """Known pages are mapped (again): swap-in, migration back, KSM."""
     mm, first = e.mm[i], e.address[i] >> 12
@@ -86,7 +86,7 @@ def _map_again(w: World, e: Events, i: int, t: int) -> None:
         step(w, i, k.STEP_AGAIN, w.ptes[pte, k.P_PLACE], page, -1)
 
 
-@part
+@guarded
 def _unmap(w: World, e: Events, i: int, t: int) -> None:
     for n in range(e.frames[i]):
         page = w.frame_page[e.frame[i] + n]
@@ -111,7 +111,7 @@ def _unmap(w: World, e: Events, i: int, t: int) -> None:
             drop(w, i, pte, k.EXIT if w.spaces[w.ptes[pte, k.P_MM], k.A_DYING] else k.UNMAPPED)
 
 
-@part
+@guarded
 def _cow_begin(w: World, e: Events, i: int, t: int) -> None:
     """A store meets a read-only page. Shared file mappings are none of COW's business."""
     w.threads[t, k.X_DECISION] = -1
@@ -150,7 +150,7 @@ def _cow_begin(w: World, e: Events, i: int, t: int) -> None:
         step(w, i, k.STEP_DECIDE, w.ptes[pte, k.P_PLACE], at, -1)
 
 
-@part
+@guarded
 def _huge_end(w: World, e: Events, i: int, t: int, decision: int) -> None:
     """A huge page is written to in place, all of it from now on; or its mapping is split, and a fault of a single page follows."""
     w.threads[t, k.X_EFFECT] = -1
@@ -171,7 +171,7 @@ def _huge_end(w: World, e: Events, i: int, t: int, decision: int) -> None:
             step(w, i, k.STEP_WRITABLE, own, -1, -1)
 
 
-@part
+@guarded
 def _cow_end(w: World, e: Events, i: int, t: int, says_write: int) -> None:
     decision = w.threads[t, k.X_DECISION]
     w.threads[t, k.X_DECISION] = -1
@@ -193,7 +193,7 @@ def _cow_end(w: World, e: Events, i: int, t: int, says_write: int) -> None:
     _take_effect(w, e, i, t)
 
 
-@part
+@guarded
 def _take_effect(w: World, e: Events, i: int, t: int) -> None:
     """A decision is carried out: the old page has lost this mapping, or it is reused. Until then others see the page as it was."""
     decision = w.threads[t, k.X_EFFECT]
@@ -207,7 +207,7 @@ def _take_effect(w: World, e: Events, i: int, t: int) -> None:
     step(w, i, k.STEP_UNSHARE if unshare else k.STEP_WRITE, w.decisions[decision, k.D_PLACE], decision, after)
 
 
-@part
+@guarded
 def _found(w: World, e: Events, begin: int, decision: int) -> None:
     """A page that was reused in place is anonymous: it has been here since before the trace."""
     mm, vpn = e.mm[begin], e.address[begin] >> 12
@@ -223,7 +223,7 @@ def _found(w: World, e: Events, begin: int, decision: int) -> None:
     w.decisions[decision, k.D_AFTER] = page
 
 
-@part
+@guarded
 def _fault(w: World, e: Events, i: int) -> None:
     """A read of an untouched anonymous page, of which nothing else came, maps the zero page."""
     if e.flags[i] & (c.WRITE | c.ANON_AREA) != c.ANON_AREA or e.arg[i] != c.FAULT_NOTHING or e.mm[i] < 0:
@@ -235,7 +235,7 @@ def _fault(w: World, e: Events, i: int) -> None:
     step(w, i, k.STEP_ZERO, w.ptes[pte, k.P_PLACE], -1, -1)
 
 
-@part
+@guarded
 def _fork(w: World, e: Events, i: int) -> None:
     """What the parent has in the range, the child has too; where fork copied a page early, the child's is there already."""
     child, parent = e.mm[i], e.arg[i]
@@ -259,7 +259,7 @@ def _fork(w: World, e: Events, i: int) -> None:
         step(w, i, k.STEP_SHARE, w.ptes[of, k.P_PLACE], w.ptes[own, k.P_PLACE], early)
 
 
-@part
+@guarded
 def _zap(w: World, event: int, mm: int, first: int, end: int) -> None:
     """The zero page and swap entries go without a word; mapped pages are told by rmap_remove."""
     number = in_range(w, mm, first, end)
@@ -268,7 +268,7 @@ def _zap(w: World, event: int, mm: int, first: int, end: int) -> None:
             drop(w, event, w.found[n], k.UNMAPPED)
 
 
-@part
+@guarded
 def _table_move(w: World, e: Events, i: int) -> None:
     mm, first, to = e.mm[i], e.address[i] >> 12, e.arg[i] >> 12
     number = in_range(w, mm, first, first + e.pages[i])
@@ -291,7 +291,7 @@ def _table_move(w: World, e: Events, i: int) -> None:
         step(w, i, k.STEP_MOVE, place, w.ptes[new, k.P_PLACE], -1)
 
 
-@part
+@guarded
 def _exit(w: World, e: Events, i: int) -> None:
     """Teardown begins: what goes without a word goes now. When it is over nothing is left."""
     mm = e.mm[i]
@@ -305,7 +305,7 @@ def _exit(w: World, e: Events, i: int) -> None:
             drop(w, i, w.found[n], k.EXIT)
 
 
-@part
+@guarded
 def _ref_get(w: World, e: Events, i: int) -> None:
     group, first = e.arg[i], e.address[i] >> 12
     w.groups[group, k.G_FIRST] = w.counts[k.REFS]
@@ -331,7 +331,7 @@ def _ref_get(w: World, e: Events, i: int) -> None:
         step(w, i, k.STEP_REF, w.ptes[pte, k.P_PLACE], ref, e.flags[i])
 
 
-@part
+@guarded
 def _ref_put(w: World, e: Events, i: int) -> None:
     """References are released: those of a request from a page number on, or by page the oldest of that kind and what follows it."""
     how = k.EXACT if e.flags[i] & c.EXACT else k.AT_LATEST
@@ -347,7 +347,7 @@ def _ref_put(w: World, e: Events, i: int) -> None:
         _release_group(w, i, w.refs[oldest, k.R_GROUP], index, index + e.pages[i], how)
 
 
-@part
+@guarded
 def _oldest(w: World, e: Events, page: int, release: int) -> int:
     """The oldest open reference to a page that a release can mean: as pinned as that, and by the same interface where both are told."""
     ref, oldest, by_any = w.pages[page, k.F_REFS], -1, -1
@@ -363,7 +363,7 @@ def _oldest(w: World, e: Events, page: int, release: int) -> int:
     return oldest if oldest >= 0 else by_any
 
 
-@part
+@guarded
 def _release_group(w: World, event: int, group: int, first: int, end: int, how: int) -> None:
     start = w.groups[group, k.G_FIRST]
     for ref in range(start, start + w.groups[group, k.G_SIZE]):
@@ -371,7 +371,7 @@ def _release_group(w: World, event: int, group: int, first: int, end: int, how: 
             release(w, event, ref, how)
 
 
-@part
+@guarded
 def _protect(w: World, e: Events, i: int) -> None:
     if e.mm[i] < 0:
         return
@@ -381,7 +381,7 @@ def _protect(w: World, e: Events, i: int) -> None:
         step(w, i, k.STEP_PROTECT, w.ptes[w.found[n], k.P_PLACE], 1 if e.flags[i] & 2 else 0, -1)
 
 
-@part
+@guarded
 def _areas(w: World, e: Events, i: int) -> None:
     """System calls that change areas, and address spaces that come and go."""
     op, mm = e.op[i], e.mm[i]
@@ -402,7 +402,7 @@ def _areas(w: World, e: Events, i: int) -> None:
         _protect(w, e, i)
 
 
-@part
+@guarded
 def _need(w: World, e: Events, i: int) -> int:
     """How many entries an event may touch at most."""
     op, mm = e.op[i], e.mm[i]
@@ -424,7 +424,7 @@ def _need(w: World, e: Events, i: int) -> int:
     return max(e.frames[i], 1)
 
 
-@part
+@guarded
 def _releasable(w: World, e: Events, i: int) -> int:
     if e.flags[i] & c.BY_GROUP:
         return w.groups[e.arg[i], k.G_SIZE]
@@ -437,7 +437,7 @@ def _releasable(w: World, e: Events, i: int) -> int:
     return most
 
 
-@part
+@guarded
 def _open_refs(w: World, page: int) -> int:
     number = 0
     ref = w.pages[page, k.F_REFS]
@@ -447,7 +447,7 @@ def _open_refs(w: World, page: int) -> int:
     return number
 
 
-@part
+@guarded
 def _room(w: World, need: int) -> bool:
     """Whether every array has room for what an event that touches `need` entries can add."""
     counts = w.counts
@@ -464,10 +464,29 @@ def _room(w: World, need: int) -> bool:
     )
 
 
+@part
+def _test(w: World, e: Events, i: int) -> None:
+    """What an event gives as an index is one: all others are numbers that the replay gave out itself.
+
+    Raises:
+        IndexError: the memory events contradict themselves.
+    """
+    op, mm, first = e.op[i], e.mm[i], e.frame[i]
+    spaces, groups = len(w.spaces), len(w.groups)
+    if not (-1 <= mm < spaces and 0 <= e.thread[i] < len(w.threads) and first >= 0 and first + max(e.frames[i], 0) <= len(w.frame_page)):
+        raise IndexError("memory events that contradict themselves")
+    if (op == Op.FORK or op == Op.FORK_RANGE) and not (mm >= 0 and -1 <= e.arg[i] < spaces):
+        raise IndexError("memory events that contradict themselves")
+    if (op == Op.REF_GET or (op == Op.REF_PUT and e.flags[i] & c.BY_GROUP != 0)) and not 0 <= e.arg[i] < groups:
+        raise IndexError("memory events that contradict themselves")
+
+
 @loop
+@guarded
 def observe(w: World, e: Events, start: int, end: int, says_write: int) -> int:
     """Replay events from `start` on; returns `end`, or the event before which the arrays must grow by `counts[NEED]` entries."""
     for i in range(start, end):
+        _test(w, e, i)
         need = _need(w, e, i)
         if not _room(w, need):
             w.counts[k.NEED] = need

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from tracetool.replay import columns as k
 from tracetool.replay.columns import World
-from tracetool_parsers.loops import loop, part
+from tracetool_parsers.loops import guarded, loop
 
 
-@part
+@guarded
 def slot_of(mm: int, number: int, mask: int) -> int:
     """Where to look first: eight neighbours lie together. All terms stay below 2**62, the same in every arithmetic."""
     block = number >> 3
@@ -20,7 +20,7 @@ def slot_of(mm: int, number: int, mask: int) -> int:
     return ((h << 3) | (number & 7)) & mask
 
 
-@part
+@guarded
 def find(w: World, mm: int, vpn: int) -> int:
     """The entry of an address, or -1."""
     mask = len(w.pte_hash) - 1
@@ -32,7 +32,7 @@ def find(w: World, mm: int, vpn: int) -> int:
         at = (at + 1) & mask
 
 
-@part
+@guarded
 def find_table(w: World, mm: int, base: int) -> int:
     """The page table of an address, or -1."""
     mask = len(w.table_hash) - 1
@@ -44,7 +44,7 @@ def find_table(w: World, mm: int, base: int) -> int:
         at = (at + 1) & mask
 
 
-@part
+@guarded
 def insert(w: World, mm: int, vpn: int) -> int:
     """A new entry, still holding nothing; there must be none, and room for one more."""
     base = vpn >> k.TABLE_SHIFT
@@ -84,7 +84,7 @@ def insert(w: World, mm: int, vpn: int) -> int:
     return pte
 
 
-@part
+@guarded
 def remove(w: World, pte: int) -> None:
     """Take an entry out; what it maps must have been unlinked before."""
     before, after, mm = w.ptes[pte, k.P_PREV], w.ptes[pte, k.P_NEXT], w.ptes[pte, k.P_MM]
@@ -106,7 +106,7 @@ def remove(w: World, pte: int) -> None:
     w.counts[k.PTES] = pte
 
 
-@part
+@guarded
 def _close_gap(w: World, gap: int, mask: int) -> None:
     """Move later entries of the run forward, so that a search never meets a hole before its entry."""
     at = gap
@@ -122,7 +122,7 @@ def _close_gap(w: World, gap: int, mask: int) -> None:
     w.pte_hash[gap] = -1
 
 
-@part
+@guarded
 def link(w: World, pte: int, page: int) -> None:
     """Let an entry map a page."""
     head = w.pages[page, k.F_RMAP]
@@ -135,7 +135,7 @@ def link(w: World, pte: int, page: int) -> None:
     w.pages[page, k.F_MAPCOUNT] += 1
 
 
-@part
+@guarded
 def unlink(w: World, pte: int) -> None:
     """Let an entry map its page no more."""
     page, before, after = w.ptes[pte, k.P_PAGE], w.ptes[pte, k.P_RPREV], w.ptes[pte, k.P_RNEXT]
@@ -149,7 +149,7 @@ def unlink(w: World, pte: int) -> None:
     w.ptes[pte, k.P_PAGE] = -1
 
 
-@part
+@guarded
 def mapper(w: World, page: int, mm: int) -> int:
     """The entry of `mm` that maps `page`, or -1."""
     pte = w.pages[page, k.F_RMAP]
@@ -158,7 +158,7 @@ def mapper(w: World, page: int, mm: int) -> int:
     return pte
 
 
-@part
+@guarded
 def in_range(w: World, mm: int, first: int, end: int) -> int:
     """Collect the entries of [first, end) page numbers into `found`, return how many; a wide range costs its tables, not its pages."""
     number = 0
@@ -177,7 +177,7 @@ def in_range(w: World, mm: int, first: int, end: int) -> int:
     return number
 
 
-@part
+@guarded
 def _collect(w: World, table: int, first: int, end: int, number: int) -> int:
     pte = w.tables[table, k.T_HEAD]
     while pte >= 0:
@@ -189,6 +189,7 @@ def _collect(w: World, table: int, first: int, end: int, number: int) -> int:
 
 
 @loop
+@guarded
 def rehash(w: World) -> None:
     """Fill empty hashes anew after the arrays have grown."""
     mask = len(w.pte_hash) - 1

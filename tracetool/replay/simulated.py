@@ -18,7 +18,7 @@ from tracetool.policies import facts as f
 from tracetool.replay import columns as k
 from tracetool.replay.history import History
 from tracetool.schema import REASONS
-from tracetool_parsers.loops import loop, part
+from tracetool_parsers.loops import guarded, loop
 
 Ints = npt.NDArray[Any]
 
@@ -61,7 +61,7 @@ class Sim(NamedTuple):
     gup: Ints
 
 
-@part
+@guarded
 def _facts(w: Sim, place: int, page: int) -> int:
     bits = 0
     if w.pages[page, G_MAPCOUNT] > 1:
@@ -77,7 +77,7 @@ def _facts(w: Sim, place: int, page: int) -> int:
     return bits
 
 
-@part
+@guarded
 def _made(w: Sim, event: int, last: int, place: int, before: int, after: int, decision: int, reason: int, said: int) -> None:
     at = w.counts[MADE]
     w.counts[MADE] = at + 1
@@ -94,7 +94,7 @@ def _made(w: Sim, event: int, last: int, place: int, before: int, after: int, de
     w.made[at, W_UNSURE] = w.pages[before, G_UNSURE] if before >= 0 else 0
 
 
-@part
+@guarded
 def _leave(w: Sim, event: int, place: int, ended: int) -> None:
     """What is at a place goes."""
     stay, page = w.places[place, Y_STAY], w.places[place, Y_PAGE]
@@ -107,7 +107,7 @@ def _leave(w: Sim, event: int, place: int, ended: int) -> None:
     w.places[place, Y_PAGE] = k.NO_PAGE
 
 
-@part
+@guarded
 def _enter(w: Sim, event: int, place: int, page: int, began: int, writable: int) -> None:
     """A page (or the zero page, or a swap entry) is at a place now."""
     stay = w.counts[STAYS]
@@ -127,7 +127,7 @@ def _enter(w: Sim, event: int, place: int, page: int, began: int, writable: int)
             w.pages[page, G_EXCLUSIVE] = 1
 
 
-@part
+@guarded
 def _copied_to(w: Sim, recorded: int) -> int:
     """The page that a copy goes to: the one that the recorded kernel took, or one that only the policy makes."""
     if recorded >= 0:
@@ -137,7 +137,7 @@ def _copied_to(w: Sim, recorded: int) -> int:
     return page
 
 
-@part
+@guarded
 def _decide(w: Sim, place: int, page: int, unshare: int) -> int:
     """What the policy says of a store (or of a read pin that wants the page to itself) now: bit 0 copy, the rest the reason."""
     facts = _facts(w, place, page)
@@ -146,7 +146,7 @@ def _decide(w: Sim, place: int, page: int, unshare: int) -> int:
     return w.write_fault[facts]
 
 
-@part
+@guarded
 def _write(w: Sim, d: Ints, event: int, place: int, recorded: int, gave: int, follow: int, unshare: int) -> None:
     """A store (or a read pin that wants the page to itself) meets a read-only entry."""
     page = w.places[place, Y_PAGE] if place >= 0 else k.NO_PAGE
@@ -175,7 +175,7 @@ def _write(w: Sim, d: Ints, event: int, place: int, recorded: int, gave: int, fo
         w.places[place, Y_WRITABLE] = 1
 
 
-@part
+@guarded
 def _reason_seen(w: Sim, page: int) -> int:
     """Why the recorded kernel copied, as far as the state shows."""
     if w.pages[page, G_MAPCOUNT] > 1:
@@ -185,7 +185,7 @@ def _reason_seen(w: Sim, page: int) -> int:
     return REASON_UNKNOWN
 
 
-@part
+@guarded
 def _write_unknown(w: Sim, d: Ints, event: int, place: int, recorded: int, gave: int, follow: int) -> None:
     """The zero page and page cache are copied by every kernel. A page of which the trace knows nothing yet goes as it was recorded:
     no policy can be asked.
@@ -210,7 +210,7 @@ def _write_unknown(w: Sim, d: Ints, event: int, place: int, recorded: int, gave:
         w.pages[after, G_EXCLUSIVE] = 1
 
 
-@part
+@guarded
 def _share(w: Sim, event: int, of: int, own: int, early: int, follow: int) -> None:
     """fork: share what the parent has there, or copy it for the child now."""
     page = w.places[of, Y_PAGE]
@@ -237,7 +237,7 @@ def _share(w: Sim, event: int, of: int, own: int, early: int, follow: int) -> No
         w.pages[page, G_UNSURE] = 1
 
 
-@part
+@guarded
 def _reference(w: Sim, event: int, place: int, ref: int, flags: int, follow: int) -> None:
     """GUP takes the page. Through a read-only entry a write breaks COW first, as a store does, and a policy may want a read unshared."""
     page = w.places[place, Y_PAGE]
@@ -260,7 +260,7 @@ def _reference(w: Sim, event: int, place: int, ref: int, flags: int, follow: int
         w.pages[page, G_GETS] += 1
 
 
-@part
+@guarded
 def _break(w: Sim, event: int, place: int, page: int, write: int) -> int:
     """A fault that only the policy takes, inside GUP: the process gets the page to itself."""
     said = w.write_fault[_facts(w, place, page)]
@@ -276,14 +276,14 @@ def _break(w: Sim, event: int, place: int, page: int, write: int) -> int:
     return after
 
 
-@part
+@guarded
 def _unreference(w: Sim, ref: int) -> None:
     page = w.ref_page[ref]
     if page >= 0:
         w.pages[page, G_PINS if w.ref_pin[ref] else G_GETS] -= 1
 
 
-@part
+@guarded
 def _move(w: Sim, event: int, old: int, new: int) -> None:
     page, writable = w.places[old, Y_PAGE], w.places[old, Y_WRITABLE]
     _leave(w, event, old, k.MOVED)
@@ -295,7 +295,7 @@ def _move(w: Sim, event: int, old: int, new: int) -> None:
         w.pages[page, G_EXCLUSIVE] = exclusive
 
 
-@part
+@guarded
 def _split(w: Sim, d: Ints, place: int, recorded: int) -> None:
     """A store to a huge page that is not the process's alone splits its mapping; the fault of the single page follows."""
     page = w.places[place, Y_PAGE] if place >= 0 else k.NO_PAGE
@@ -303,7 +303,7 @@ def _split(w: Sim, d: Ints, place: int, recorded: int) -> None:
     _made(w, d[recorded, k.D_FROM], d[recorded, k.D_TO], place, page, page, k.DID_SPLIT, reason, -1)
 
 
-@part
+@guarded
 def _writable(w: Sim, place: int, follow: int) -> None:
     """A page of a huge one that was reused: stores to it go unseen from now on, also those that a policy would have let fault."""
     page = w.places[place, Y_PAGE]
@@ -316,13 +316,13 @@ def _writable(w: Sim, place: int, follow: int) -> None:
         w.pages[page, G_UNSURE] = 1
 
 
-@part
+@guarded
 def _new(w: Sim, event: int, place: int, page: int, began: int) -> None:
     _leave(w, event, place, k.REPLACED)
     _enter(w, event, place, page, began, 1)
 
 
-@part
+@guarded
 def _again(w: Sim, event: int, place: int, page: int) -> None:
     """A known page is mapped again, read-only: swap-in, migration, KSM. What several places map is nobody's own."""
     _leave(w, event, place, k.REPLACED)
@@ -332,6 +332,7 @@ def _again(w: Sim, event: int, place: int, page: int) -> None:
 
 
 @loop
+@guarded
 def simulate(w: Sim, steps: Ints, d: Ints, follow: int, restores: int) -> None:
     """Replay all steps; `follow`: take the recorded decisions and only note what the policy says to them."""
     for i in range(len(steps)):
