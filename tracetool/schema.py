@@ -201,6 +201,21 @@ PAGES: Final[Table] = {
     "uncertain": Column("Boolean", "lost events may have changed it"),
 }
 
+ACTS: Final = (*BEGAN, *(ended for ended in ENDED if ended != "open"), "get", "pin", "release", *(f"decided-{each}" for each in DECISIONS))
+
+HISTORY: Final[Table] = {
+    "ts": Column("Int64", "time stamp on the trace's clock; null: before the trace", "ns"),
+    "act": Column("Enum", "how a stay began or ended, a reference taken or released, a COW decision", values=ACTS),
+    "page_id": Column("Int32", "the page; null: the zero page, or not known"),
+    "pfn": _PFN,
+    "mm": _MM,
+    "pid": Column("Int32", "the process whose memory it is"),
+    "comm": Column("String", "the name of the process at that time; of a reference, of the one that took it"),
+    "address": _ADDRESS,
+    "text": Column("String", "the same in words"),
+    "event": Column("Int64", "row of the memory event it rests on"),
+}
+
 LOSSES: Final[Table] = {
     "cpu": Column("Int32", "the CPU whose events are missing; -1: not known"),
     "from_ns": Column("Int64", "the last event before the gap", "ns"),
@@ -233,6 +248,7 @@ TABLES: Final[Mapping[str, Table]] = {
     "faults": FAULTS,
     "findings": FINDINGS,
     "pages": PAGES,
+    "history": HISTORY,
     "losses": LOSSES,
     "costs": COSTS,
 }

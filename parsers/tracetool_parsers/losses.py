@@ -66,15 +66,8 @@ class Loss(NamedTuple):
 
 def losses_table(losses: Sequence[Loss]) -> pa.Table:
     """Losses as a table, a row each."""
-    columns = zip(*map(_in_order, losses), strict=True) if losses else ((),) * len(SCHEMA)
+    columns = zip(*losses, strict=True) if losses else ((),) * len(SCHEMA)
     return pa.table([pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)], SCHEMA)
-
-
-def _in_order(loss: Loss) -> Loss:
-    """The loss with its bounds in order: where time stamps are damaged, the record after it may be earlier than the one before."""
-    if loss.from_ns is None or loss.to_ns is None or loss.from_ns <= loss.to_ns:
-        return loss
-    return loss._replace(from_ns=loss.to_ns, to_ns=loss.from_ns)
 
 
 def ring_losses(gaps: Sequence[Gap], streams: Sequence[Stream], stats: Iterable[CpuStat], start: int | None) -> list[Loss]:

@@ -30,11 +30,11 @@ def test_help_imports_no_library(arguments: list[str]) -> None:
 
 def test_help_lists_every_verb_with_what_it_does(capfd: pytest.CaptureFixture[str]) -> None:
     result = run(capfd, "--help")
-    for verb in ("replay", "info", "events", "pages", "export", "schema"):
+    for verb in ("replay", "info", "events", "pages", "history", "export", "schema"):
         assert f"\n  {verb} " in result.out
 
 
-@pytest.mark.parametrize("verb", ["replay", "info", "events", "pages", "export", "schema"])
+@pytest.mark.parametrize("verb", ["replay", "info", "events", "pages", "history", "export", "schema"])
 def test_the_help_of_every_verb_ends_in_an_example(verb: str, capfd: pytest.CaptureFixture[str]) -> None:
     result = run(capfd, verb, "--help")
     assert f"Example: tracetool {verb}" in result.out

@@ -10,7 +10,7 @@ import pytest
 
 from parsers.writer import PING_FORMAT, Instance, Trace, data, ping, pings, subbuffer
 from tracetool_parsers import RawTrace, inputs, open_trace, perflosses, perfstream, perfwalk, ringbuffer, streams, textscan
-from tracetool_parsers.losses import SOURCES, Loss, losses_table
+from tracetool_parsers.losses import SOURCES
 
 #: What the readers call their sources.
 _NAMES = ("DAMAGED", "TRUNCATED", "KILLED", "LOST_RECORD", "LOST_SAMPLES_RECORD", "UNKNOWN_EVENT", "DAMAGED_SAMPLE")
@@ -124,11 +124,6 @@ def test_stats_of_another_buffer_are_its_own(tmp_path: Path) -> None:
     trace = Trace(instances, {"test": [PING_FORMAT]}, options=[stat(0), (2, b"\nBuffer: small\n\n\0"), stat(0, dropped=8)])
     assert losses(tmp_path, trace, buffers=[""]) == []
     assert losses(tmp_path, trace, buffers=["small"]) == [(0, 20, None, 8, "cpustat dropped events")]
-
-
-def test_bounds_of_damaged_times_are_in_order() -> None:
-    made = losses_table([Loss(0, 9, 4, None, "damaged record"), Loss(0, 9, None, 1, "lost line")])
-    assert list(zip(made["from_ns"].to_pylist(), made["to_ns"].to_pylist(), strict=True)) == [(4, 9), (9, None)]
 
 
 def test_every_source_that_a_reader_names_is_explained() -> None:

@@ -107,9 +107,9 @@ def _say(text: str) -> None:
 @functools.cache
 def application() -> typer.Typer:
     """The application with all its verbs."""
-    from tracetool.cli import events, export, info, pages, replay, schema, synth
+    from tracetool.cli import events, export, history, info, pages, replay, schema, synth
 
-    for module in (replay, info, events, pages, export, schema, synth):
+    for module in (replay, info, events, pages, history, export, schema, synth):
         app.command(name=module.__name__.rsplit(".", 1)[-1])(verb(module.run))
     return app
 

@@ -49,6 +49,16 @@ def write_table(frame: pl.DataFrame, form: Format, output: str = "-", force: boo
     sys.stdout.buffer.write(_encoded(frame, form, rows=rows))
 
 
+def write_text(text: str, output: str = "-", force: bool = False) -> None:
+    """Write lines to a file or to standard output; raises Exists, Unusable."""
+    encoded = text.encode(errors="backslashreplace")
+    if output != "-":
+        writable(output, force).write_bytes(encoded)
+        return
+    sys.stdout.flush()
+    sys.stdout.buffer.write(encoded)
+
+
 def write_frames(frames: Iterable[pl.DataFrame], rows: int, form: Format, output: str = "-", force: bool = False) -> None:
     """Write a table of `rows` rows that comes in pieces, of which there is at least one.
 

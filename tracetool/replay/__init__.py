@@ -18,6 +18,7 @@ from tracetool.processes import owners
 from tracetool.replay import columns as k
 from tracetool.replay import tables
 from tracetool.replay.history import History, rebuild
+from tracetool.replay.lifeline import lifeline
 from tracetool.replay.simulated import W_POLICY, Outcome, replay_steps
 
 __all__ = ["OBSERVED", "History", "Replay", "rebuild"]
@@ -98,6 +99,10 @@ class Replay:
         while not np.array_equal(further := parent[parent], parent):
             parent = further
         return parent
+
+    def history_of(self, *, pfn: int | None = None, pid: int | None = None, address: int | None = None) -> pl.DataFrame:
+        """What happened to a page frame (`pfn`), or at an address of a process, in order, as `schema.HISTORY`."""
+        return lifeline(self, pfn=pfn, pid=pid, address=address)
 
     def pages_at(self, ts: int, pid: int | None = None) -> pl.DataFrame:
         """Every known page of every process (or of `pid`) after the events up to time `ts` (ns), as `schema.PAGES`.

@@ -6,8 +6,9 @@ from tracetool.memory_events import codes as c
 from tracetool.memory_events.codes import Op
 from tracetool.replay import columns as k
 from tracetool.replay.columns import Events, World
-from tracetool.replay.lives import begin_stay, drop, end_page, end_stay, new_page, new_place, release, step
+from tracetool.replay.lives import begin_stay, drop, end_page, end_stay, new_page, new_place, step
 from tracetool.replay.pagetables import find, in_range, mapper, remove
+from tracetool.replay.references import open_references, put_references, releasable, take_references
 from tracetool.schema import VIA
 from tracetool_parsers.loops import guarded, loop, part
 
@@ -16,7 +17,6 @@ MADV_DONTNEED = 4
 FAILED, VM_FAULT_FALLBACK = 0x403, 0x800
 #: GUP of an address space that no thread has run on yet is exec's, which fills it from nothing.
 VIA_EXEC = VIA.index("exec")
-VIA_OTHER = VIA.index("other")
 
 
 @guarded
@@ -306,72 +306,6 @@ def _exit(w: World, e: Events, i: int) -> None:
 
 
 @guarded
-def _ref_get(w: World, e: Events, i: int) -> None:
-    group, first = e.arg[i], e.address[i] >> 12
-    w.groups[group, k.G_FIRST] = w.counts[k.REFS]
-    if e.mm[i] < 0:
-        return
-    number = in_range(w, e.mm[i], first, first + e.pages[i])
-    for n in range(number):
-        pte = w.found[n]
-        if w.ptes[pte, k.P_KIND] != k.PAGE:
-            continue
-        page, ref = w.ptes[pte, k.P_PAGE], w.counts[k.REFS]
-        w.counts[k.REFS] = ref + 1
-        w.refs[ref, k.R_PAGE] = page
-        w.refs[ref, k.R_PLACE] = w.ptes[pte, k.P_PLACE]
-        w.refs[ref, k.R_GROUP] = group
-        w.refs[ref, k.R_INDEX] = w.vpn[pte] - first
-        w.refs[ref, k.R_FROM] = i
-        w.refs[ref, k.R_TO] = -1
-        w.refs[ref, k.R_RELEASED] = k.UNKNOWN
-        w.refs[ref, k.R_NEXT] = w.pages[page, k.F_REFS]
-        w.pages[page, k.F_REFS] = ref
-        w.groups[group, k.G_SIZE] += 1
-        step(w, i, k.STEP_REF, w.ptes[pte, k.P_PLACE], ref, e.flags[i])
-
-
-@guarded
-def _ref_put(w: World, e: Events, i: int) -> None:
-    """References are released: those of a request from a page number on, or by page the oldest of that kind and what follows it."""
-    how = k.EXACT if e.flags[i] & c.EXACT else k.AT_LATEST
-    if e.flags[i] & c.BY_GROUP:
-        _release_group(w, i, e.arg[i], e.pages[i], 1 << 40, how)
-        return
-    if e.frames[i] < 1:
-        return
-    page = w.frame_page[e.frame[i]]
-    oldest = _oldest(w, e, page, e.flags[i]) if page >= 0 else -1
-    if oldest >= 0:
-        index = w.refs[oldest, k.R_INDEX]
-        _release_group(w, i, w.refs[oldest, k.R_GROUP], index, index + e.pages[i], how)
-
-
-@guarded
-def _oldest(w: World, e: Events, page: int, release: int) -> int:
-    """The oldest open reference to a page that a release can mean: as pinned as that, and by the same interface where both are told."""
-    ref, oldest, by_any = w.pages[page, k.F_REFS], -1, -1
-    via = release >> c.VIA_SHIFT
-    while ref >= 0:
-        taken = e.flags[w.refs[ref, k.R_FROM]]
-        if (taken ^ release) & c.PIN == 0:
-            if taken >> c.VIA_SHIFT == via or via == VIA_OTHER:
-                oldest = ref
-            elif taken >> c.VIA_SHIFT == VIA_OTHER:
-                by_any = ref
-        ref = w.refs[ref, k.R_NEXT]
-    return oldest if oldest >= 0 else by_any
-
-
-@guarded
-def _release_group(w: World, event: int, group: int, first: int, end: int, how: int) -> None:
-    start = w.groups[group, k.G_FIRST]
-    for ref in range(start, start + w.groups[group, k.G_SIZE]):
-        if first <= w.refs[ref, k.R_INDEX] < end and w.refs[ref, k.R_TO] < 0:
-            release(w, event, ref, how)
-
-
-@guarded
 def _protect(w: World, e: Events, i: int) -> None:
     if e.mm[i] < 0:
         return
@@ -413,38 +347,15 @@ def _need(w: World, e: Events, i: int) -> int:
         for n in range(e.frames[i]):
             page = w.frame_page[e.frame[i] + n]
             if page >= 0:
-                need += w.pages[page, k.F_MAPCOUNT] + _open_refs(w, page)
+                need += w.pages[page, k.F_MAPCOUNT] + open_references(w, page)
         return need
     if op == Op.REF_PUT:
-        return _releasable(w, e, i)
+        return releasable(w, e, i)
     if op == Op.COW_END and e.flags[i] & c.HUGE:
         return 512
     if (mm >= 0 and op >= Op.MMAP) or op == Op.EXIT or op == Op.REF_GET:
         return w.spaces[mm, k.A_PTES] if mm >= 0 else 0
     return max(e.frames[i], 1)
-
-
-@guarded
-def _releasable(w: World, e: Events, i: int) -> int:
-    if e.flags[i] & c.BY_GROUP:
-        return w.groups[e.arg[i], k.G_SIZE]
-    most = 0
-    page = w.frame_page[e.frame[i]] if e.frames[i] > 0 else -1
-    ref = w.pages[page, k.F_REFS] if page >= 0 else -1
-    while ref >= 0:
-        most = max(most, w.groups[w.refs[ref, k.R_GROUP], k.G_SIZE])
-        ref = w.refs[ref, k.R_NEXT]
-    return most
-
-
-@guarded
-def _open_refs(w: World, page: int) -> int:
-    number = 0
-    ref = w.pages[page, k.F_REFS]
-    while ref >= 0:
-        number += 1
-        ref = w.refs[ref, k.R_NEXT]
-    return number
 
 
 @guarded
@@ -515,9 +426,9 @@ def observe(w: World, e: Events, start: int, end: int, says_write: int) -> int:
             if e.mm[i] >= 0 and e.flags[i] >> c.VIA_SHIFT == VIA_EXEC:
                 w.spaces[e.mm[i], k.A_BORN] = 1
         elif op == Op.REF_GET:
-            _ref_get(w, e, i)
+            take_references(w, e, i)
         elif op == Op.REF_PUT:
-            _ref_put(w, e, i)
+            put_references(w, e, i)
         else:
             _areas(w, e, i)
     return end
