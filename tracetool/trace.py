@@ -8,6 +8,7 @@ import os
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from tracetool.errors import Unanswerable
@@ -68,8 +69,16 @@ class Trace:
         name = policy if isinstance(policy, str) else policy.name
         if name not in self._replays:
             decided = None if name == OBSERVED else policy_named(policy) if isinstance(policy, str) else policy
-            self._replays[name] = Replay(self.history, self.processes, decided)
+            self._replays[name] = Replay(self.history, self.processes, decided, self._losses)
         return self._replays[name]
+
+    @functools.cached_property
+    def _losses(self) -> npt.NDArray[np.int64]:
+        """From when to when events are missing (ns); a bound that is not known is the furthest there is."""
+        table, limits = self.raw.losses, np.iinfo(np.int64)
+        return np.stack(
+            [table.column("from_ns").fill_null(limits.min).to_numpy(), table.column("to_ns").fill_null(limits.max).to_numpy()], axis=1
+        )
 
     def marks(self) -> pl.DataFrame:
         """What programs wrote to trace_marker: `event` (row of the memory events), `ts` (ns), `text`."""

@@ -35,8 +35,10 @@ class Replay:
     makes have a `page_id` and no `pfn`.
     """
 
-    def __init__(self, history: History, processes: pl.DataFrame, policy: Policy | None = None) -> None:
+    def __init__(self, history: History, processes: pl.DataFrame, policy: Policy | None = None, losses: Ints | None = None) -> None:
+        """`losses`: from when to when events are missing, two int64 (ns) a row."""
         self.history = history
+        self._losses = np.zeros((0, 2), np.int64) if losses is None else losses
         self.processes = processes
         self.policy = policy.name if policy else OBSERVED
         # Followed, any policy gives the recorded outcome; what it says to each decision is not looked at here.
@@ -140,9 +142,9 @@ class Replay:
                 "pins": counted(self._outcome.ref_page[held & pins]),
                 "zero": page == k.THE_ZERO_PAGE,
                 "swapped": page == k.SWAPPED,
-                "ksm": np.zeros(len(page), np.bool_),
+                "ksm": (page >= 0) & self._merged(page, event),
                 "exclusive": mapcount == 1,
-                "uncertain": np.zeros(len(page), np.bool_),
+                "uncertain": self._is_uncertain(alive, event, ts),
             }
         )
         frame = frame.join(owners(self.processes), on="mm", how="left", maintain_order="left").with_columns(pl.col("pid").fill_null(-1))
@@ -152,6 +154,39 @@ class Replay:
         return (
             frame.with_columns(address).sort("mm", "vpn", maintain_order=True).select(list(schema.PAGES)) if frame.height else _no_pages()
         )
+
+    def _merged(self, page: Ints, event: int) -> Ints:
+        """Whether KSM had merged another page into each of these by then."""
+        since = np.append(self.history.page_ksm, -1)[np.where((page >= 0) & (page < self.history.pages), page, -1)]
+        merged: Ints = (since >= 0) & (since <= event)
+        return merged
+
+    def _is_uncertain(self, stays: Ints, event: int, ts: int) -> Ints:
+        """Whether events were lost before that time, after the last that says what is at the place of each stay, or after its page began:
+        of an older page, a fork or an unmap may be among them, and its mapcount another.
+        """
+        begun = self._losses[self._losses[:, 0] <= ts]
+        if not len(begun):
+            return np.zeros(len(stays), np.bool_)
+        decisions = self.history.decisions
+        told = decisions[(decisions[:, k.D_FROM] <= event) & (decisions[:, k.D_PLACE] >= 0)]
+        last = np.full(len(self.history.places), -1, np.int64)
+        np.maximum.at(last, told[:, k.D_PLACE], told[:, k.D_FROM])
+        settled = np.maximum(stays[:, k.S_FROM], last[stays[:, k.S_PLACE]])
+        page, first = stays[:, k.S_PAGE], self._first_event
+        settled = np.where(page >= 0, np.minimum(settled, first[np.maximum(page, 0)]), settled)
+        when = np.where(settled >= 0, self.history.events.ts[np.maximum(settled, 0)], np.iinfo(np.int64).min)
+        uncertain: Ints = when < int(begun[:, 1].max())
+        return uncertain
+
+    @functools.cached_property
+    def _first_event(self) -> Ints:
+        """The event by which each page began, -1: before the trace."""
+        page, begun = self.stay_rows[:, k.S_PAGE], self.stay_rows[:, k.S_FROM]
+        first = np.full(max(int(page.max(initial=0)), 0) + 1, -1, np.int64)
+        # Backwards: the first stay is what remains.
+        first[page[::-1][page[::-1] >= 0]] = begun[::-1][page[::-1] >= 0]
+        return first
 
 
 def _no_pages() -> pl.DataFrame:

@@ -19,8 +19,8 @@ FREE, PAGE, ZERO, SWAP = 0, 1, 2, 3  # P_KIND
 T_BASE, T_MM, T_HEAD, T_NEXT = range(4)
 TABLE_SHIFT: Final = 9
 
-# Pages, lives of page frames: dense frame number, mappings, first mapper, newest open reference.
-F_FRAME, F_MAPCOUNT, F_RMAP, F_REFS = range(4)
+# Pages, lives of page frames: dense frame number, mappings, first mapper, newest open reference, when KSM merged another into it.
+F_FRAME, F_MAPCOUNT, F_RMAP, F_REFS, F_KSM = range(5)
 
 # Address spaces: first page table, entries, whether the trace saw it from the start, whether it is being torn down.
 A_TABLE, A_PTES, A_BORN, A_DYING = range(4)

@@ -23,8 +23,8 @@ Ints = npt.NDArray[Any]
 class History:
     """What happened, as the traced kernel did it: arrays with the columns of `replay.columns`; times are rows of `events`.
 
-    `page_frames` gives each page its frame (index into `events.known_frames`); `unknown_unmaps` counts unmaps of pages that nobody was
-    known to map, `healed` mappings that ended unseen.
+    `page_frames` gives each page its frame (index into `events.known_frames`), `page_ksm` when KSM merged another into it (-1: never);
+    `unknown_unmaps` counts unmaps of pages that nobody was known to map, `healed` mappings that ended unseen.
     """
 
     events: MemoryEvents
@@ -34,6 +34,7 @@ class History:
     decisions: Ints
     steps: Ints
     page_frames: Ints
+    page_ksm: Ints
     unknown_unmaps: int
     healed: int
 
@@ -71,6 +72,7 @@ def rebuild(events: MemoryEvents) -> History:
         decisions=cut(world.decisions, k.DECISIONS),
         steps=cut(world.steps, k.STEPS),
         page_frames=cut(world.pages, k.PAGES)[:, k.F_FRAME],
+        page_ksm=cut(world.pages, k.PAGES)[:, k.F_KSM],
         unknown_unmaps=int(world.counts[k.UNKNOWN_UNMAPS]),
         healed=int(world.counts[k.HEALED]),
     )
@@ -111,7 +113,7 @@ def _empty(events: MemoryEvents) -> World:
         ptes=_chained(_rows(ptes, 10), 0),
         vpn=np.zeros(ptes, np.int64),
         tables=_rows(n // 128 + 64, 4, np.int64),
-        pages=_room(n // 8 + 64, 4),
+        pages=_room(n // 8 + 64, 5),
         spaces=spaces,
         pte_hash=_hash(ptes),
         table_hash=_hash(n // 128 + 64),

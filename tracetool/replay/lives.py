@@ -29,6 +29,7 @@ def new_page(w: World, event: int, frame: int) -> int:
     w.pages[page, k.F_MAPCOUNT] = 0
     w.pages[page, k.F_RMAP] = -1
     w.pages[page, k.F_REFS] = -1
+    w.pages[page, k.F_KSM] = -1
     before = w.frame_page[frame]
     if before >= 0:
         end_page(w, event, before)

@@ -79,7 +79,11 @@ def _map_again(w: World, e: Events, i: int, t: int) -> None:
                 if w.ptes[pte, k.P_PAGE] == page:
                     continue
                 w.threads[t, k.X_REPLACED] = w.ptes[pte, k.P_PAGE]
-            end_stay(w, i, pte, k.REPLACED)
+            # Nobody but KSM puts a page that is mapped elsewhere in the place of another (mm/ksm.c, `replace_page`).
+            merged = w.ptes[pte, k.P_KIND] == k.PAGE and w.pages[page, k.F_MAPCOUNT] > 0
+            if merged and w.pages[page, k.F_KSM] < 0:
+                w.pages[page, k.F_KSM] = i
+            end_stay(w, i, pte, k.MERGED if merged else k.REPLACED)
         else:
             pte = new_place(w, mm, first + n)
         begin_stay(w, i, pte, k.PAGE, page, k.AGAIN, order)
