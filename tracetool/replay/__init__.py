@@ -19,6 +19,7 @@ from tracetool.replay import columns as k
 from tracetool.replay import tables
 from tracetool.replay.history import History, rebuild
 from tracetool.replay.lifeline import lifeline
+from tracetool.replay.moments import Moments
 from tracetool.replay.simulated import W_POLICY, Outcome, replay_steps
 
 __all__ = ["OBSERVED", "History", "Replay", "rebuild"]
@@ -115,19 +116,18 @@ class Replay:
 
     def pages_after(self, event: int, ts: int, pid: int | None = None, mark: str = "") -> pl.DataFrame:
         """The same after the memory event of that row."""
-        stays, refs, flags = self.stay_rows, self.history.refs, self.history.events.flags
-        alive = stays[(stays[:, k.S_FROM] <= event) & ((stays[:, k.S_TO] < 0) | (stays[:, k.S_TO] > event))]
+        alive = self.stay_rows[self._stays_at.at(event)]
         page = alive[:, k.S_PAGE]
-        held = self._outcome.ref_page >= 0
-        held &= (refs[:, k.R_FROM] <= event) & ((refs[:, k.R_TO] < 0) | (refs[:, k.R_TO] > event))
-        size = int(max(page.max(initial=0), self._outcome.ref_page.max(initial=0))) + 1
-        pins = tables.is_pin(flags[refs[:, k.R_FROM]])
+        held = self._references_at.at(event)
+        referenced, pins = self._outcome.ref_page[held], tables.is_pin(self.history.events.flags[self.history.refs[held, k.R_FROM]])
 
         def counted(pages: Ints) -> Ints:
-            count = np.bincount(pages, minlength=size)
-            return np.where(page >= 0, count[np.maximum(page, 0)], 0).astype(np.int32)
+            distinct, count = np.unique(pages[pages >= 0], return_counts=True)
+            at = np.searchsorted(distinct, page)
+            known = (page >= 0) & (np.append(distinct, -1)[at] == page)
+            return np.where(known, np.append(count, 0)[at], 0).astype(np.int32)
 
-        mapcount = counted(page[page >= 0])
+        mapcount = counted(page)
         place = self.history.places[alive[:, k.S_PLACE]]
         pfn = tables.frames_of(self.history, page)
         frame = pl.DataFrame(
@@ -138,8 +138,8 @@ class Replay:
                 "vpn": place[:, k.L_VPN],
                 "pfn": pfn.fill_null(0).to_numpy() if self.policy == OBSERVED else np.where(page < 0, 0, pfn.fill_null(-1).to_numpy()),
                 "mapcount": mapcount,
-                "references": counted(self._outcome.ref_page[held & ~pins]),
-                "pins": counted(self._outcome.ref_page[held & pins]),
+                "references": counted(referenced[~pins]),
+                "pins": counted(referenced[pins]),
                 "zero": page == k.THE_ZERO_PAGE,
                 "swapped": page == k.SWAPPED,
                 "ksm": (page >= 0) & self._merged(page, event),
@@ -147,13 +147,25 @@ class Replay:
                 "uncertain": self._is_uncertain(alive, event, ts),
             }
         )
-        frame = frame.join(owners(self.processes), on="mm", how="left", maintain_order="left").with_columns(pl.col("pid").fill_null(-1))
+        frame = frame.join(self._owners, on="mm", how="left", maintain_order="left").with_columns(pl.col("pid").fill_null(-1))
         if pid is not None:
             frame = frame.filter(pl.col("pid") == pid)
         address = pl.Series("address", [f"{vpn << schema.PAGE_SHIFT:#x}" for vpn in frame["vpn"].to_list()], dtype=pl.String)
         return (
             frame.with_columns(address).sort("mm", "vpn", maintain_order=True).select(list(schema.PAGES)) if frame.height else _no_pages()
         )
+
+    @functools.cached_property
+    def _stays_at(self) -> Moments:
+        return Moments(self.stay_rows[:, k.S_FROM], self.stay_rows[:, k.S_TO], len(self.history.events))
+
+    @functools.cached_property
+    def _references_at(self) -> Moments:
+        return Moments(self.history.refs[:, k.R_FROM], self.history.refs[:, k.R_TO], len(self.history.events))
+
+    @functools.cached_property
+    def _owners(self) -> pl.DataFrame:
+        return owners(self.processes)
 
     def _merged(self, page: Ints, event: int) -> Ints:
         """Whether KSM had merged another page into each of these by then."""

@@ -48,7 +48,7 @@ def frames_of(history: History, pages: Ints) -> pl.Series:
     """Page frame numbers; null for pages that only a policy makes."""
     real = (pages >= 0) & (pages < history.pages)
     pfn = np.zeros(len(pages), np.int64)
-    pfn[real] = history.page_pfn[pages[real]]
+    pfn[real] = history.events.known_frames[history.page_frames[pages[real]]]
     return nullable(pfn, ~real)
 
 
