@@ -75,10 +75,17 @@ class Stream:
         """The most bytes that one block takes."""
         return int(self.sizes.max(initial=0))
 
-    def until(self, size: int) -> Stream:
-        """Its first blocks, one and as many more as have no more bytes than that."""
-        blocks = max(int(np.searchsorted(np.cumsum(self.sizes), size, "right")), 1)
-        return replace(self, offsets=self.offsets[:blocks], packed=self.packed[:blocks], sizes=self.sizes[:blocks])
+    def spread(self, pieces: int, size: int) -> list[Stream]:
+        """Some of its blocks as streams of their own: about `size` bytes from that many places, at the same distances."""
+        pieces = min(max(pieces, 1), self.blocks)
+        ends = np.cumsum(self.sizes)
+        found = []
+        for piece in range(pieces):
+            first = self.blocks * piece // pieces
+            last = int(np.searchsorted(ends, ends[first] - self.sizes[first] + size // pieces, "right"))
+            chosen = slice(first, min(max(last, first + 1), self.blocks * (piece + 1) // pieces))
+            found.append(replace(self, offsets=self.offsets[chosen], packed=self.packed[chosen], sizes=self.sizes[chosen]))
+        return found
 
     def time_of(self, data: memoryview, block: int) -> int | None:
         """The time stamp of the first sub-buffer of a block, in units of the clock; None where it cannot be read."""

@@ -104,19 +104,18 @@ class Tables(Collector):
 
     def take(self, lot: Lot) -> None:
         """Take times, CPUs, threads and numbers."""
+        columns = lot.columns
+        tids = (columns.tids.byteswap() if self._swapped else columns.tids).view(np.int32)
+        # Of the rows of all tables at once; each table takes its slice.
+        whole = {"ts": pa.array(columns.times), "cpu": pa.array(columns.cpus), "tid": pa.array(tids), "comm": self._comm.column(tids)}
+        if len(columns.buffers):
+            whole["buffer"] = pa.DictionaryArray.from_arrays(pa.array(columns.buffers), self._buffers, safe=False)
         for number, table in enumerate(self._tables):
             begin, end = int(lot.begins[number]), int(lot.plan.rows[number])
             if begin == end:
                 continue
-            columns = lot.columns
-            tids = columns.tids[begin:end]
-            tids = (tids.byteswap() if self._swapped else tids).view(np.int32)
-            self._add(number, "ts", pa.array(columns.times[begin:end]))
-            self._add(number, "cpu", pa.array(columns.cpus[begin:end]))
-            self._add(number, "tid", pa.array(tids))
-            self._add(number, "comm", self._comm.column(tids))
-            if len(columns.buffers):
-                self._add(number, "buffer", pa.DictionaryArray.from_arrays(pa.array(columns.buffers[begin:end]), self._buffers, safe=False))
+            for name, column_of_all in whole.items():
+                self._add(number, name, column_of_all.slice(begin, end - begin))
             if len(columns.places):
                 self._gathered[number].places.append(columns.places[begin:end])
             values = numbers_of(self._wanted[number], lot.plan, columns, number, begin, end)

@@ -26,8 +26,9 @@ from .tracedat import Buffer, Recording, read_recording
 
 #: Below this many bytes of event data a survey first costs nothing that anybody sees, and tables come in one piece.
 _SMALL: Final = 1 << 23
-#: Bytes of a sample.
-_SAMPLE: Final = 1 << 21
+#: Bytes of a sample, and from how many places of the data they are taken.
+_SAMPLE: Final = 1 << 20
+_PIECES: Final = 4
 
 
 def open_trace_dat(
@@ -182,19 +183,22 @@ class TraceDat(Source):
         return made, counts
 
     def _counts_about(self) -> npt.NDArray[Any]:
-        """How often each event occurs: as it is where that is known or cheap to know, else by a sample from the start of each CPU."""
+        """How often each event occurs: as it is where that is known or cheap to know, else by a sample."""
         if "_survey" in self.__dict__ or sum(stream.bytes for stream in self._streams) < _SMALL:
             return self._survey.counts
         return self._sampled
 
     @functools.cached_property
     def _sampled(self) -> npt.NDArray[Any]:
-        """How often each event occurs if all is like the start of each CPU."""
+        """How often each event occurs, at most, if all is like what lies here and there in the data of each CPU."""
         size = sum(stream.bytes for stream in self._streams)
-        sample = [stream.until(_SAMPLE // len(self._streams)) for stream in self._streams]
+        pieces, size_of_each = _PIECES // len(self._streams), _SAMPLE // len(self._streams)
+        sample = [piece for stream in self._streams for piece in stream.spread(pieces, size_of_each)]
         sampled = sum(stream.bytes for stream in sample)
         counts = survey(self._data, sample, self._layout, None, 1).counts
-        return np.ceil(counts * (size / sampled * 1.05)).astype(np.int64)
+        # Room that is not used costs nothing; where a table has none left, all are taken as they are and begun again.
+        room: npt.NDArray[Any] = np.ceil((counts * 1.25 + 4 * np.sqrt(counts)) * (size / sampled)).astype(np.int64)
+        return room
 
     @property
     def _fix(self) -> Fix | None:

@@ -135,3 +135,16 @@ def test_an_event_that_no_sample_has_is_found(tmp_path: Path, monkeypatch: pytes
     trace = opened(path)
     assert {name: table.num_rows for name, table in trace.tables().items()} == {"numbers": 80, "texts": 1}
     assert trace.tables()["texts"]["rest"].to_pylist() == ["text"]
+
+
+def test_a_trace_whose_middle_is_unlike_its_start_is_read_in_one_lot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    some = [data(common(300, 1) + value.to_bytes(8, "little") + bytes(10)) for value in range(2)]
+    busy = [data(common(300, 1) + value.to_bytes(8, "little") + bytes(10)) for value in range(9)]
+    pages = [subbuffer(100 * i, *(busy if i >= 20 else some), page=PAGE) for i in range(60)]
+    path = tmp_path / "trace.dat"
+    path.write_bytes(Trace([Instance({0: pages})], {"test": [NUMBERS]}, page=PAGE).write("v6"))
+    monkeypatch.setattr(tracedat_source, "_SMALL", 0)
+    monkeypatch.setattr(tracedat_source, "_SAMPLE", 6 * PAGE)
+    monkeypatch.setattr(streams, "_PAGES_IN_BLOCK", 1)
+    assert opened(path).table("numbers")["value"].num_chunks == 1
+    assert opened(path).table("numbers")["value"].to_pylist() == [*range(2)] * 20 + [*range(9)] * 40
