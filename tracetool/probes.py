@@ -51,19 +51,23 @@ class Kind(IntEnum):
     ENTER_MADVISE = 34
     ENTER_BRK = 35
     ENTER_VMSPLICE = 36
-    ENTER_PROCESS_VM = 37
-    ENTER_IO_URING_REGISTER = 38
+    ENTER_BORROWS = 37
+    ENTER_TAKES = 38
     HUGE_COW_FAULT = 39
     HUGE_COW_FAULT_DONE = 40
     HUGE_ANON_FAULT = 41
     RMAP_REMOVE_PMD = 42
     HUGE_SPLIT = 43
+    ENTER_IOCTL = 44
+    SNAPSHOT_TASK = 45
+    SNAPSHOT_PAGE = 46
+    SNAPSHOT_REFERENCE = 47
 
 
 @dataclass(frozen=True)
 class Probe:
     """One event: `mm` and `other_mm` name fields that hold a `struct mm_struct *`, `args` up to four more fields, in the order the replay
-    reads them. A field is given with its other names after `|`; one that the event lacks reads as 0.
+    reads them; one that the event lacks reads as 0. `via` is the interface of references that a system call takes (`schema.VIA`).
     """
 
     event: str
@@ -73,14 +77,15 @@ class Probe:
     mm: str = ""
     other_mm: str = ""
     args: tuple[str, ...] = ()
+    via: str = "other"
 
 
-def _enter(name: str, kind: Kind, *args: str) -> Probe:
-    return Probe(f"sys_enter_{name}", kind, f"syscalls:sys_enter_{name}", f"{name}(2) is called", args=args)
-
-
-def _exit(name: str) -> Probe:
-    return Probe(f"sys_exit_{name}", Kind.SYSCALL_EXIT, f"syscalls:sys_exit_{name}", f"{name}(2) returns", args=("ret",))
+def _call(name: str, kind: Kind, *args: str, via: str = "other") -> tuple[Probe, Probe]:
+    """A system call and its return."""
+    return (
+        Probe(f"sys_enter_{name}", kind, f"syscalls:sys_enter_{name}", f"{name}(2) is called", args=args, via=via),
+        Probe(f"sys_exit_{name}", Kind.SYSCALL_EXIT, f"syscalls:sys_exit_{name}", f"{name}(2) returns", args=("ret",)),
+    )
 
 
 def _unpin(event: str, function: str) -> Probe:
@@ -194,26 +199,31 @@ PROBES: Final[tuple[Probe, ...]] = (
     Probe("huge_split", Kind.HUGE_SPLIT, "__split_huge_pmd", "the mapping of a huge page is split", mm="mm", args=("address",)),
     Probe("rmap_remove_pmd", Kind.RMAP_REMOVE_PMD, "folio_remove_rmap_pmd", "a mapping of a huge page goes", mm="mm", args=("", "page")),
     Probe("print", Kind.MARK, "ftrace:print", "a program wrote to trace_marker"),
-    _enter("mmap", Kind.ENTER_MMAP, "addr", "len", "prot", "flags"),
-    _exit("mmap"),
-    _enter("munmap", Kind.ENTER_MUNMAP, "addr", "len"),
-    _exit("munmap"),
-    _enter("mremap", Kind.ENTER_MREMAP, "addr", "old_len", "new_len"),
-    _exit("mremap"),
-    _enter("mprotect", Kind.ENTER_MPROTECT, "start", "len", "prot"),
-    _exit("mprotect"),
-    _enter("madvise", Kind.ENTER_MADVISE, "start", "len_in", "behavior"),
-    _exit("madvise"),
-    _enter("brk", Kind.ENTER_BRK, "brk"),
-    _exit("brk"),
-    _enter("vmsplice", Kind.ENTER_VMSPLICE, "fd"),
-    _exit("vmsplice"),
-    _enter("process_vm_readv", Kind.ENTER_PROCESS_VM),
-    _exit("process_vm_readv"),
-    _enter("process_vm_writev", Kind.ENTER_PROCESS_VM),
-    _exit("process_vm_writev"),
-    _enter("io_uring_register", Kind.ENTER_IO_URING_REGISTER, "fd", "opcode"),
-    _exit("io_uring_register"),
+    *_call("mmap", Kind.ENTER_MMAP, "addr", "len", "prot", "flags"),
+    *_call("munmap", Kind.ENTER_MUNMAP, "addr", "len"),
+    *_call("mremap", Kind.ENTER_MREMAP, "addr", "old_len", "new_len"),
+    *_call("mprotect", Kind.ENTER_MPROTECT, "start", "len", "prot"),
+    *_call("madvise", Kind.ENTER_MADVISE, "start", "len_in", "behavior"),
+    *_call("brk", Kind.ENTER_BRK, "brk"),
+    *_call("vmsplice", Kind.ENTER_VMSPLICE, "fd", via="vmsplice"),
+    # Synchronous calls drop what they took before they return. Of plain reads and writes only those with O_DIRECT take references.
+    *(probe for name in ("process_vm_readv", "process_vm_writev")
+      for probe in _call(name, Kind.ENTER_BORROWS, via="process_vm")),
+    *(probe for name in ("read", "pread64", "readv", "preadv", "preadv2", "write", "pwrite64", "writev", "pwritev", "pwritev2")
+      for probe in _call(name, Kind.ENTER_BORROWS, "fd", via="direct-io")),
+    *_call("ptrace", Kind.ENTER_BORROWS, "pid", via="ptrace"),
+    *_call("futex", Kind.ENTER_BORROWS),
+    *_call("io_uring_register", Kind.ENTER_TAKES, "fd", "opcode", via="io_uring"),
+    *_call("io_uring_enter", Kind.ENTER_TAKES, "fd", via="io_uring"),
+    *_call("io_submit", Kind.ENTER_TAKES, "ctx_id", via="direct-io"),
+    *(probe for name in ("sendto", "sendmsg", "sendmmsg") for probe in _call(name, Kind.ENTER_TAKES, "fd", via="zerocopy")),
+    *_call("setsockopt", Kind.ENTER_TAKES, "fd", "optname", via="af_xdp"),
+    *_call("ioctl", Kind.ENTER_IOCTL, "fd", "cmd"),
+    # What was there when the recording began, or where a trace was cut: written by the recorder or by who cuts, not by the kernel.
+    Probe("snapshot_task", Kind.SNAPSHOT_TASK, "-", "a thread that was there before", mm="mm", args=("pid", "tgid", "whole")),
+    Probe("snapshot_page", Kind.SNAPSHOT_PAGE, "-", "a page that was mapped before", mm="mm", args=("address", "pfn", "state", "order")),
+    Probe("snapshot_reference", Kind.SNAPSHOT_REFERENCE, "-", "held by this thread since before", mm="mm",
+          args=("address", "pages", "flags")),
     *(
         Probe(f"ksm_{name}", Kind.IGNORED, f"ksm:ksm_{name}", "KSM at work")
         for name in ("start_scan", "stop_scan", "enter", "exit", "merge_one_page", "merge_with_ksm_page", "remove_ksm_page",

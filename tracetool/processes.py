@@ -23,8 +23,10 @@ _NAMED_BY = {"task_newtask": ("comm_field", ""), "task_rename": ("newcomm", "old
 def processes(events: MemoryEvents, source: EventSource) -> pl.DataFrame:
     """One row a stretch of a thread's life in which process, name and address space stay the same (`schema.PROCESSES`).
 
-    Names come from task_newtask and task_rename, for threads older than the trace from its saved command lines (the `comm` column of
-    their events). A thread keeps its last name when it ends; numbers come back, so a row is keyed by `tid` and `from_ns`.
+    Names come from task_newtask and task_rename, else from perf's COMM records, else from the trace's saved command lines (the `comm`
+    column of its events). Of a thread older than the trace the process is told by perf's records or by a text's column of them; where
+    nothing does, it counts as its own. A thread keeps its last name when it ends; numbers come back, so a row is keyed by `tid` and
+    `from_ns`.
     """
     tasks = events.tasks
     if not len(tasks):
@@ -53,9 +55,11 @@ def processes(events: MemoryEvents, source: EventSource) -> pl.DataFrame:
             to_ns=pl.col("from_ns").shift(-1).over("tid", "life"),
         )
         .filter(pl.col("how") != c.HOW_EXIT)
+        .join_asof(_perf_names(source), left_on="from_ns", right_on="_named", by="tid", strategy="backward", check_sortedness=False)
         .join(_saved_names(source), on="tid", how="left")
         .with_columns(
-            comm=pl.coalesce("comm", "saved", pl.lit("<...>")),
+            comm=pl.coalesce("comm", "_perf", "saved", pl.lit("<...>")),
+            pid=_of_older(frame, source),
             parent=pl.when(pl.col("parent") >= 0).then("parent"),
             how=pl.col("how").replace_strict(dict(enumerate(c.HOW)), return_dtype=pl.String),
         )
@@ -116,6 +120,37 @@ def _names(source: EventSource) -> pl.DataFrame:
             }
             parts.append(pl.DataFrame(columns))
     return pl.concat(parts).unique(["tid", "from_ns"], keep="last", maintain_order=True)
+
+
+def _perf_names(source: EventSource) -> pl.DataFrame:
+    """Every name that a record of perf gives a thread, those of before the recording at time 0: tid, _named, _perf."""
+    frame = pl.DataFrame(schema={"tid": pl.Int32, "_named": pl.Int64, "_perf": pl.String})
+    if _has_records(source, "comm", "comm_field"):
+        table = source.table("comm", ["tid_field", "comm_field"])
+        columns = {"tid": "tid_field", "_named": "ts", "_perf": "comm_field"}
+        read = pl.DataFrame({name: pl.Series(table.column(column).to_pylist()) for name, column in columns.items()})
+        frame = pl.concat([frame, read.cast(frame.schema)])
+    return frame.sort("_named", maintain_order=True)
+
+
+def _of_older(tasks: pl.DataFrame, source: EventSource) -> pl.Expr:
+    """The process of each row: that of a thread older than the trace where something tells it, also for the threads that it made."""
+    told: dict[int, int] = {}
+    if _has_records(source, "comm", "comm_field"):
+        table = source.table("comm", ["pid", "tid_field"])
+        told = dict(zip(reversed(table.column("tid_field").to_pylist()), reversed(table.column("pid").to_pylist()), strict=True))
+    elif source.counts().get("mm_fault"):
+        table = source.table("mm_fault", [])
+        if "tgid" in table.column_names:
+            told = dict(zip(table.column("tid").to_pylist(), table.column("tgid").to_pylist(), strict=True))
+    older = tasks.filter(pl.col("how") == c.HOW_BEFORE)["tid"].unique().to_list()
+    known = {tid: told[tid] for tid in older if told.get(tid)}
+    return pl.col("pid").replace(known).cast(pl.Int32) if known else pl.col("pid")
+
+
+def _has_records(source: EventSource, event: str, column: str) -> bool:
+    """Whether perf's own records are among the events: others may have an event of that name."""
+    return bool(source.counts().get(event)) and any(field.column == column for field in source.formats()[event].fields)
 
 
 def _saved_names(source: EventSource) -> pl.DataFrame:

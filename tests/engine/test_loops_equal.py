@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, settings
 
@@ -53,6 +54,8 @@ def differences(one: Results, other: Results) -> list[str]:
 def _equal(one: Any, other: Any) -> bool:
     if isinstance(one, np.ndarray):
         return one.dtype == other.dtype and np.array_equal(one, other)
+    if isinstance(one, pl.Series):
+        return one.equals(other)
     return bool(one == other)
 
 

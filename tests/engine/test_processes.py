@@ -205,3 +205,30 @@ def test_the_program_of_the_mail_recording() -> None:
     (child,) = table.filter(pl.col("tid") == 116, pl.col("how") == "fork").to_dicts()
     assert (child["pid"], child["parent"], child["comm"]) == (116, 115, "cowlab")
     assert table.filter(pl.col("tid") == 115)["comm"].to_list()[-1] == "cowlab"
+
+
+def test_names_and_processes_of_a_perf_recording_come_from_its_records() -> None:
+    """perf.data has no saved command lines; of what runs before exec perf itself tells the name."""
+    found = tracetool.open(fixture_path("mail-6.1.perf.data")).processes
+    named = {(row["tid"], row["how"]): row["comm"] for row in found.to_dicts()}
+    assert named[108, "before-trace"] == "perf-exec"
+    assert named[106, "before-trace"] == "perf"
+    assert "<...>" not in named.values()
+
+
+def test_a_thread_older_than_the_trace_is_of_the_process_that_the_trace_names() -> None:
+    r = Recording()
+    for tid in (31, 32):
+        r.event("mm_fault", tid, mm=7, address=BASE, fault_flags=READ_FAULT, vm_flags=0, vm_ops=0)
+    r.event("task_newtask", 32, pid=33, comm_field="third", clone_flags=CLONE_VM | CLONE_THREAD)
+    source = r.source()
+    plain = source.table
+
+    def told(name: str, fields: Any = None) -> Any:
+        table = plain(name, fields)
+        return table.append_column("tgid", pl.Series([30] * table.num_rows, dtype=pl.Int32).to_arrow())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(source, "table", told)
+        rows = processes(r.events(), source)
+    assert {row["tid"]: row["pid"] for row in rows.to_dicts()} == {31: 30, 32: 30, 33: 30}

@@ -7,6 +7,7 @@ import pytest
 from engine.build import (
     BASE,
     FOLL_GET,
+    FOLL_PIN,
     FOLL_WRITE,
     PAGE,
     Machine,
@@ -141,3 +142,41 @@ def test_a_reference_moves_with_no_page(m: Machine, a: Process) -> None:
     m.cow(a, address(0), P0, P1)
     counted = {key: row["references"] for key, row in m.pages().items()}
     assert counted == {(A, address(0)): 0, (B, address(0)): 1}
+
+
+def pinned_by(m: Machine, a: Process, requests: list[tuple[int, int]]) -> None:
+    """Pages 0 to 5 with frames 60 to 65, pinned by these requests: (first page, pages)."""
+    for number in range(1, 6):
+        m.touch(a, address(number), 60 + number)
+    for first, pages in requests:
+        m.event("gup", A, mm=a.mm, start=address(first), nr_pages=pages, flags=FOLL_PIN | FOLL_WRITE)
+        m.event("gup_done", A, ret=pages)
+
+
+@pytest.mark.parametrize(
+    ("requests", "released", "left"),
+    [
+        # A buffer pinned piece by piece is released at once,
+        ([(1, 2), (3, 2), (5, 1)], 5, []),
+        ([(1, 2), (3, 2), (5, 1)], 3, [4, 5]),
+        # but not beyond where a request goes on: another buffer is another's to release.
+        ([(1, 2), (4, 2)], 4, [4, 5]),
+        ([(1, 2), (2, 2)], 4, [2, 3]),
+    ],
+)
+def test_a_release_goes_on_into_the_requests_that_go_on(
+    m: Machine, a: Process, requests: list[tuple[int, int]], released: int, left: list[int]
+) -> None:
+    pinned_by(m, a, requests)
+    m.unpin(A, 61, released)
+    held = [(each["address"] - BASE) // PAGE for each in references(m) if each["to_ns"] is None]
+    assert sorted(held) == left
+
+
+def test_a_release_does_not_go_on_into_what_another_thread_asked_for(m: Machine, a: Process) -> None:
+    pinned_by(m, a, [(1, 2)])
+    m.new_task(a, 12, 0x10100)
+    m.event("gup", 12, mm=a.mm, start=address(3), nr_pages=1, flags=FOLL_PIN | FOLL_WRITE)
+    m.event("gup_done", 12, ret=1)
+    m.unpin(A, 61, 3)
+    assert [each["released"] for each in references(m)] == ["exact", "exact", "unknown"]

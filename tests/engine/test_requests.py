@@ -22,6 +22,7 @@ from engine.build import (
     Recording,
     address,
     only,
+    references,
     rows,
 )
 from tracetool.memory_events import Op
@@ -285,3 +286,65 @@ def test_every_memory_event_points_back_at_its_raw_event() -> None:
         assert raw.column("ts")[row["source_row"]].as_py() == row["ts"]
         assert raw.column("tid")[row["source_row"]].as_py() == row["tid"]
     assert events.evidence([0, 10**9, -1]) == {0: (events.source_names[events.source[0]], int(events.ts[0]), int(events.source_row[0]))}
+
+
+#: A call, its arguments, and what its references are taken through and held by; whether they last.
+CALLS: Final[list[tuple[str, dict[str, int], str, str | None, bool]]] = [
+    ("vmsplice", {"fd": 4}, "vmsplice", "pipe fd 4", True),
+    ("io_uring_register", {"fd": 5, "opcode": 0}, "io_uring", "ring fd 5, buffer 0", True),
+    ("io_uring_register", {"fd": 5, "opcode": 16}, "io_uring", "ring fd 5", True),
+    ("io_uring_enter", {"fd": 6}, "io_uring", "ring fd 6", True),
+    ("io_submit", {"ctx_id": 77}, "direct-io", "aio context 77", True),
+    ("pread64", {"fd": 3}, "direct-io", "fd 3", False),
+    ("writev", {"fd": 3}, "direct-io", "fd 3", False),
+    ("sendmsg", {"fd": 8}, "zerocopy", "socket fd 8", True),
+    ("setsockopt", {"fd": 9, "optname": 4}, "af_xdp", "socket fd 9", True),
+    ("ioctl", {"fd": 7, "cmd": 0xC0181B01}, "rdma", "fd 7", True),
+    ("ioctl", {"fd": 7, "cmd": 0x3B71}, "vfio", "fd 7", True),
+    ("ioctl", {"fd": 7, "cmd": 0xAE80}, "kvm", "fd 7", False),
+    ("ioctl", {"fd": 7, "cmd": 0x5401}, "other", "fd 7", True),
+    ("ptrace", {"pid": 11}, "ptrace", None, False),
+    ("process_vm_readv", {"pid": 11}, "process_vm", None, False),
+]
+
+
+@pytest.mark.parametrize(("call", "arguments", "via", "holder", "lasts"), CALLS, ids=lambda value: str(value) if value else "")
+def test_the_system_call_says_through_what_and_who_holds(
+    call: str, arguments: dict[str, int], via: str, holder: str | None, lasts: bool
+) -> None:
+    m = Machine()
+    a = m.spawn(10)
+    m.touch(a, address(0), 5)
+    m.event(f"sys_enter_{call}", 10, **arguments)
+    m.event("gup_fast", 10, start=BASE, nr_pages=1, flags=FOLL_GET)
+    m.event("gup_fast_done", 10, ret=1)
+    # vmsplice keeps what its return says; the others return what they like.
+    end = m.event(f"sys_exit_{call}", 10, ret=PAGE)
+    (taken,) = references(m)
+    assert (taken["via"], taken["holder"]) == (via, holder)
+    assert (taken["to_ns"], taken["released"]) == ((None, "unknown") if lasts else (end, "at-latest"))
+
+
+def test_buffers_of_a_ring_are_numbered_and_their_first_byte_is_said() -> None:
+    m = Machine()
+    a = m.spawn(10)
+    for number in range(3):
+        m.touch(a, address(number), 5 + number)
+    m.event("sys_enter_io_uring_register", 10, fd=5, opcode=15)
+    for number, offset in enumerate((0, 0x10, 0)):
+        m.event("gup", 10, mm=a.mm, start=address(number) + offset, nr_pages=1, flags=FOLL_PIN | FOLL_WRITE)
+        m.event("gup_done", 10, ret=1)
+    m.event("sys_exit_io_uring_register", 10, ret=0)
+    assert [each["holder"] for each in references(m)] == [
+        "ring fd 5, buffer 0", "ring fd 5, buffer 1, from byte 16 of its first page", "ring fd 5, buffer 2",
+    ]  # fmt: skip
+
+
+def test_a_reference_outside_of_system_calls_has_no_holder() -> None:
+    m = Machine()
+    a = m.spawn(10)
+    m.touch(a, BASE, 5)
+    m.event("gup_fast", 10, start=BASE, nr_pages=1, flags=FOLL_PIN)
+    m.event("gup_fast_done", 10, ret=1)
+    (taken,) = references(m)
+    assert (taken["via"], taken["holder"]) == ("other", None)

@@ -18,8 +18,10 @@ from tracetool import schema
 from tracetool.memory_events import state as k
 from tracetool.memory_events.codes import Op
 from tracetool.memory_events.context import read_context
+from tracetool.memory_events.holders import holders
 from tracetool.memory_events.rows import R_THREAD, EventSource, Merged, merge, with_tables
 from tracetool.memory_events.state import new_state
+from tracetool.memory_events.unsupported import unsupported
 
 if TYPE_CHECKING:
     import polars as pl
@@ -28,7 +30,7 @@ Ints = npt.NDArray[Any]
 
 __all__ = ["EventSource", "MemoryEvents", "Op", "memory_events", "with_tables"]
 
-_NAMES_FRAME = (Op.MAP_NEW, Op.MAP_AGAIN, Op.COW_BEGIN, Op.REF_GET)
+_NAMES_FRAME = (Op.SNAPSHOT, Op.MAP_NEW, Op.MAP_AGAIN, Op.COW_BEGIN, Op.REF_GET)
 _MAPS = (int(Op.MAP_NEW), int(Op.MAP_AGAIN))
 _FOLLOWS_FRAME = (Op.UNMAP, Op.FREE, Op.SWAP_OUT, Op.REF_PUT)
 
@@ -40,6 +42,7 @@ class MemoryEvents:
     `op` int8 (codes.Op), `mm` int32, `address` int64 (bytes), `pages` int64, `flags`, `arg` int64; `pfn` int64 (-1: none named);
     `first_frame` and `frames` int32: the slice of `known_frames` (sorted page frame numbers) that the event names; `ts` int64 ns,
     `cpu` int32, `tid` int32; `source` int16 into `source_names`, `source_row` int64. `spaces` counts the address spaces.
+    `holders` (String) says of each GUP request what holds its references, null where the trace does not.
     """
 
     op: Ints
@@ -61,7 +64,7 @@ class MemoryEvents:
     known_frames: Ints
     spaces: int
     threads: int
-    groups: int
+    holders: pl.Series
     tasks: Ints
     task_ts: Ints
     tids: Ints
@@ -151,11 +154,11 @@ def memory_events(source: EventSource, kernel: str | None = None) -> MemoryEvent
         known_frames=known,
         spaces=int(state.count[k.SPACE]),
         threads=len(merged.tids),
-        groups=int(state.count[k.GROUP]),
+        holders=holders(merged, state.groups[: state.count[k.GROUP]]),
         tasks=tasks,
         task_ts=merged.ts[tasks[:, k.K_ROW]],
         tids=merged.tids,
-        notes=_notes(merged, source),
+        notes=[*_notes(merged, source), *unsupported(merged, op[keep], out[keep, k.O_FLAGS], merged.ts[row], source.counts())],
     )
 
 

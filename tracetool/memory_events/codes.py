@@ -44,6 +44,18 @@ USER: Final = 16
 SHARED: Final = 32
 ZERO_PAGE: Final = 64
 HUGE: Final = 128  # cow_begin, cow_end: about a huge page that is mapped as one
+HUGETLB: Final = 256
+USERFAULTFD: Final = 512  # a missing page is for another thread to bring
+TRIED: Final = 1024  # not the first attempt
+
+# snapshot: what is mapped (flags; arg: log2 of the pages of the mapping), or that all of an address space is told
+IS_PAGE: Final = 0
+IS_ZERO: Final = 1
+IS_SWAPPED: Final = 2
+WHOLE: Final = 3
+
+# swap_in: the entry is neither page nor swap: a migration under way, device memory, a poisoned page, a marker (with WRITE, REMOTE...)
+SPECIAL: Final = 2048
 
 # unmap: the page is being swapped out
 SWAPPED: Final = 1

@@ -17,11 +17,13 @@ from tracetool.memory_events.tasks import about_tasks, seen
 from tracetool.probes import Kind
 from tracetool_parsers.loops import loop, part
 
-# FAULT_FLAG_* as in include/linux/mm_types.h since v5.10; VM_SHARED; the special bit of an x86 PTE
-FAULT_WRITE, FAULT_USER, FAULT_REMOTE, FAULT_UNSHARE = 0x1, 0x40, 0x80, 0x400
-VM_SHARED = 0x8
+# FAULT_FLAG_* as in include/linux/mm_types.h since v5.10; VM_* as in include/linux/mm.h; the special bit of an x86 PTE
+FAULT_WRITE, FAULT_TRIED, FAULT_USER, FAULT_REMOTE, FAULT_UNSHARE = 0x1, 0x20, 0x40, 0x80, 0x400
+VM_SHARED, VM_UFFD_MISSING, VM_HUGETLB = 0x8, 0x200, 0x400000
 PTE_SPECIAL = 1 << 9
 PTE_FRAME = (1 << 40) - 1
+#: The type of a swap entry is its highest five bits (x86-64); of 32 at most 23 to 27 are swap files (include/linux/swap.h, MAX_SWAPFILES).
+SWAP_TYPE_SHIFT, SPECIAL_TYPES = 59, 23
 
 
 @part
@@ -35,8 +37,14 @@ def _access(fault_flags: int, vm_flags: int) -> int:
         bits |= c.UNSHARE
     if fault_flags & FAULT_USER:
         bits |= c.USER
+    if fault_flags & FAULT_TRIED:
+        bits |= c.TRIED
     if vm_flags & VM_SHARED:
         bits |= c.SHARED
+    if vm_flags & VM_UFFD_MISSING:
+        bits |= c.USERFAULTFD
+    if vm_flags & VM_HUGETLB:
+        bits |= c.HUGETLB
     return bits
 
 
@@ -200,7 +208,8 @@ def _pages(r: Rows, i: int, t: int, threads: Ints, spaces: Spaces, out: Ints, ta
         threads[t, k.T_SWAP_MM] = _space_at(r, i, spaces, count)
         threads[t, k.T_SWAP_PAGE] = r.args[i, 0] & ~4095
         _followed(t, threads[t, k.T_SWAP_MM], r.args[i, 0], c.FAULT_SWAP, threads, out)
-        emit(out, count, i, Op.SWAP_IN, threads[t, k.T_SWAP_MM], threads[t, k.T_SWAP_PAGE], 1, 0, _access(r.args[i, 1], 0), 0)
+        special = c.SPECIAL if (r.args[i, 3] >> SWAP_TYPE_SHIFT) & 31 >= SPECIAL_TYPES else 0
+        emit(out, count, i, Op.SWAP_IN, threads[t, k.T_SWAP_MM], threads[t, k.T_SWAP_PAGE], 1, 0, _access(r.args[i, 1], 0) | special, 0)
     elif kind == Kind.SWAP_FAULT_DONE:
         threads[t, k.T_SWAP_MM] = -1
     elif kind == Kind.SWAP_UNMAP or kind == Kind.MIGRATE_UNMAP:
@@ -213,6 +222,11 @@ def _pages(r: Rows, i: int, t: int, threads: Ints, spaces: Spaces, out: Ints, ta
         _huge_unmapped(r, i, t, threads, spaces, out, count)
     elif kind == Kind.HUGE_ANON_FAULT:
         threads[t, k.T_HUGE] = r.args[i, 0] >> 21
+    elif kind == Kind.SNAPSHOT_PAGE:
+        mm, state = _space_at(r, i, spaces, count), r.args[i, 2]
+        if mm >= 0 and c.IS_PAGE <= state <= c.IS_SWAPPED:
+            order = min(max(r.args[i, 3], 0), 9)
+            emit(out, count, i, Op.SNAPSHOT, mm, r.args[i, 0] & ~4095, 1, r.args[i, 1] if state == c.IS_PAGE else -1, state, order)
     elif kind != Kind.HUGE_SPLIT:
         return False
     return True

@@ -5,14 +5,16 @@ from __future__ import annotations
 from tracetool.memory_events import codes as c
 from tracetool.memory_events import state as k
 from tracetool.memory_events.codes import Op
-from tracetool.memory_events.rows import R_KIND, R_MM, Rows
+from tracetool.memory_events.rows import R_KIND, R_MM, R_VIA, Rows
 from tracetool.memory_events.state import Ints, Spaces, emit, space_of, span, span_to
 from tracetool.probes import Kind
 from tracetool.schema import VIA
 from tracetool_parsers.loops import part
 
-VIA_OTHER, VIA_VMSPLICE, VIA_PROCESS_VM = VIA.index("other"), VIA.index("vmsplice"), VIA.index("process_vm")
-VIA_IO_URING, VIA_PTRACE, VIA_EXEC = VIA.index("io_uring"), VIA.index("ptrace"), VIA.index("exec")
+VIA_OTHER, VIA_VMSPLICE, VIA_PTRACE, VIA_EXEC = (VIA.index(name) for name in ("other", "vmsplice", "ptrace", "exec"))
+VIA_RDMA, VIA_VFIO, VIA_KVM = (VIA.index(name) for name in ("rdma", "vfio", "kvm"))
+#: The type of an ioctl's number (bits 8..15): include/uapi/rdma/rdma_user_ioctl_cmds.h, linux/vfio.h, linux/kvm.h.
+IOCTL_RDMA, IOCTL_VFIO, IOCTL_KVM = 0x1B, ord(";"), 0xAE
 
 #: GUP of more pages than this (8 TiB) is no GUP: numbers of pages within a request are 32 bits wide.
 MOST_PAGES = 1 << 31
@@ -42,6 +44,17 @@ def _gup_flags(flags: int, layout: int) -> int:
 
 
 @part
+def _interface(r: Rows, call: int) -> int:
+    """Through what a system call takes references."""
+    if call < 0:
+        return VIA_OTHER
+    if r.head[call, R_KIND] == Kind.ENTER_IOCTL:
+        kind = (r.args[call, 1] >> 8) & 0xFF
+        return VIA_RDMA if kind == IOCTL_RDMA else VIA_VFIO if kind == IOCTL_VFIO else VIA_KVM if kind == IOCTL_KVM else VIA_OTHER
+    return r.head[call, R_VIA]
+
+
+@part
 def _gup_done(
     r: Rows, i: int, t: int, begin: int, mm: int, layout: int, threads: Ints, spaces: Spaces, groups: Ints, out: Ints, count: Ints
 ) -> None:
@@ -51,14 +64,10 @@ def _gup_done(
     bits = _gup_flags(r.args[begin, 2], layout)
     if pages == 0 or bits < 0:
         return
-    via = VIA_OTHER
     call = threads[t, k.T_CALL]
-    if call >= 0 and r.head[call, R_KIND] == Kind.ENTER_VMSPLICE:
-        via = VIA_VMSPLICE
-    elif call >= 0 and r.head[call, R_KIND] == Kind.ENTER_PROCESS_VM:
-        via = VIA_PROCESS_VM
-    elif call >= 0 and r.head[call, R_KIND] == Kind.ENTER_IO_URING_REGISTER:
-        via = VIA_IO_URING
+    via = _interface(r, call)
+    if via != VIA_OTHER:
+        pass
     elif mm >= 0 and bits & c.PIN == 0 and r.args[begin, 2] & (FOLL_REMOTE_OLD if layout == c.FOLL_OLD else FOLL_REMOTE_NEW):
         # exec writes the arguments of a program that does not run yet.
         via = VIA_EXEC if spaces.ran[mm] == 0 and bits & c.WRITE else VIA_PTRACE
@@ -66,6 +75,10 @@ def _gup_done(
     count[k.GROUP] = group + 1
     groups[group, k.G_THREAD] = t
     groups[group, k.G_PAGES] = pages
+    groups[group, k.G_CALL] = call
+    groups[group, k.G_START] = r.args[begin, 0]
+    groups[group, k.G_NUMBER] = threads[t, k.T_REQUESTS]
+    threads[t, k.T_REQUESTS] += 1
     flags = bits | via << c.VIA_SHIFT
     frame = threads[t, k.T_GRABBED] if pages == 1 and threads[t, k.T_GRABS] == 1 else -1
     address = r.args[begin, 0] & ~4095
@@ -76,6 +89,22 @@ def _gup_done(
     # exec and access_remote_vm copy at once and drop the page before they do anything else.
     if via == VIA_PTRACE or via == VIA_EXEC:
         threads[t, k.T_INSTANT] = group
+
+
+@part
+def _held_before(r: Rows, i: int, t: int, spaces: Spaces, groups: Ints, out: Ints, count: Ints) -> None:
+    """A reference that is older than the trace, as a snapshot lists it; its flags are those of this table."""
+    mm, pages = space_of(spaces, count, r.head[i, R_MM], False), span(r.args[i, 0], r.args[i, 1] << k.PAGE_SHIFT)
+    flags = r.args[i, 2]
+    if pages == 0 or r.args[i, 1] >= MOST_PAGES or not 0 <= flags >> c.VIA_SHIFT < len(VIA):
+        return
+    group = count[k.GROUP]
+    count[k.GROUP] = group + 1
+    groups[group, k.G_THREAD] = t
+    groups[group, k.G_PAGES] = pages
+    groups[group, k.G_CALL] = -1
+    groups[group, k.G_START] = r.args[i, 0]
+    emit(out, count, i, Op.REF_GET, mm, r.args[i, 0] & ~4095, pages, -1, flags, group)
 
 
 @part
@@ -95,7 +124,8 @@ def _call_returns(r: Rows, i: int, t: int, threads: Ints, spaces: Spaces, groups
         # What GUP got beyond the pages that went into the pipe is put back before the call returns.
         kept = (min(result, k.ADDRESS_END) + 4095) >> k.PAGE_SHIFT if result > 0 else 0
         _call_gives_back(i, t, kept, c.EXACT, threads, groups, out, count)
-    elif kind == Kind.ENTER_PROCESS_VM:
+    elif kind == Kind.ENTER_BORROWS or (kind == Kind.ENTER_IOCTL and _interface(r, call) == VIA_KVM):
+        # KVM maps what it gets into the guest and drops the reference: mmu notifiers tell it when the page goes.
         _call_gives_back(i, t, 0, 0, threads, groups, out, count)
     elif kind == Kind.ENTER_MMAP and span(result, length) > 0:
         emit(out, count, i, Op.MMAP, threads_mm, result & ~4095, span(result, length), 0, r.args[call, 2], r.args[call, 3])
@@ -133,6 +163,7 @@ def _call_gives_back(i: int, t: int, keep: int, flags: int, threads: Ints, group
 @part
 def _enter(i: int, t: int, threads: Ints) -> None:
     threads[t, k.T_CALL] = i
+    threads[t, k.T_REQUESTS] = 0
     threads[t, k.T_FIRST_GROUP] = -1
     threads[t, k.T_FAULT] = -1
 
@@ -169,13 +200,15 @@ def about_references(r: Rows, i: int, t: int, layout: int, threads: Ints, spaces
         pages = 1 if kind == Kind.PIPE_RELEASE else min(max(r.args[i, 1], 1), 1 << 20)
         flags = c.EXACT | VIA_VMSPLICE << c.VIA_SHIFT if kind == Kind.PIPE_RELEASE else c.EXACT | c.PIN
         call = threads[t, k.T_CALL]
-        if kind == Kind.UNPIN and call >= 0 and r.head[call, R_KIND] == Kind.ENTER_PROCESS_VM:
+        if kind == Kind.UNPIN and call >= 0 and r.head[call, R_KIND] == Kind.ENTER_BORROWS:
             # What such a call took it gives back itself; a longer pin of the same page stays.
-            flags |= VIA_PROCESS_VM << c.VIA_SHIFT
+            flags |= r.head[call, R_VIA] << c.VIA_SHIFT
         emit(out, count, i, Op.REF_PUT, -1, 0, pages, r.args[i, 0], flags, -1)
     elif kind == Kind.SYSCALL_EXIT:
         _call_returns(r, i, t, threads, spaces, groups, out, count)
     elif kind == Kind.MARK:
         emit(out, count, i, Op.MARK, threads[t, k.T_MM], 0, 0, 0, 0, 0)
+    elif kind == Kind.SNAPSHOT_REFERENCE:
+        _held_before(r, i, t, spaces, groups, out, count)
     elif kind >= Kind.ENTER_MMAP:
         _enter(i, t, threads)

@@ -14,12 +14,15 @@ import pyarrow as pa
 from tracetool.errors import TraceError
 from tracetool.memory_events.codes import FOLL_NEW, FOLL_OLD, FOLL_UNKNOWN
 from tracetool.probes import BY_EVENT, Kind, Probe
+from tracetool.schema import VIA
 from tracetool_parsers.eventformat import EventFormat, Field
 
 Ints = npt.NDArray[Any]
 
 #: Kinds whose first argument names a thread.
-_TASK_KINDS = (Kind.NEW_TASK, Kind.EXEC, Kind.TASK_EXIT, Kind.RENAME)
+_TASK_KINDS = (Kind.NEW_TASK, Kind.EXEC, Kind.TASK_EXIT, Kind.RENAME, Kind.SNAPSHOT_TASK)
+#: Kinds with a field `vmemmap`.
+_TELL_VMEMMAP = (Kind.FORK_RANGE, Kind.SNAPSHOT_TASK)
 #: Bytes of a `struct page` on every 64-bit kernel recorded so far.
 PAGE_STRUCT_SHIFT = 6
 #: Pages that one entry of the second lowest level maps on x86-64: 2 MiB; no anonymous page is larger.
@@ -46,8 +49,9 @@ class EventSource(Protocol):
         ...
 
 
-# Columns of Rows.head: what kind of event, on which thread, about which address space (and which other), about which task (formerly).
-R_KIND, R_THREAD, R_MM, R_OTHER, R_TASK, R_OLD_TASK = range(6)
+# Columns of Rows.head: what kind of event, on which thread, about which address space (and which other), about which task (formerly),
+# through which interface a call takes references.
+R_KIND, R_THREAD, R_MM, R_OTHER, R_TASK, R_OLD_TASK, R_VIA = range(7)
 
 
 class Rows(NamedTuple):
@@ -100,9 +104,9 @@ def merge(source: EventSource, kernel: str | None = None) -> Merged:
 
     names = ("ts", "tid", "mm", "other", "task", "old_task", "a0", "a1", "a2", "a3", "source_row")
     columns = {name: np.zeros(total, np.int64) for name in names}
-    kind, cpu, event = np.zeros(total, np.int8), np.zeros(total, np.int32), np.zeros(total, np.int16)
+    kind, cpu, event, via = (np.zeros(total, dtype) for dtype in (np.int8, np.int32, np.int16, np.int8))
     for number, (probe, table, at) in enumerate(zip(probes, tables, rank, strict=True)):
-        kind[at], event[at] = int(probe.kind), number
+        kind[at], event[at], via[at] = int(probe.kind), number, VIA.index(probe.via)
         cpu[at] = column_of(table, "cpu")
         columns["ts"][at], columns["tid"][at] = column_of(table, "ts"), column_of(table, "tid")
         columns["source_row"][at] = np.arange(table.num_rows)
@@ -123,7 +127,7 @@ def merge(source: EventSource, kernel: str | None = None) -> Merged:
     pointers, (mm, other) = _dense(columns["mm"], columns["other"])
     if pointers.size and (null := np.flatnonzero(pointers == 0)).size:
         mm[mm == null[0]] = other[other == null[0]] = -1
-    head = np.stack([kind, thread, mm, other, task, old_task], axis=1).astype(np.int32)
+    head = np.stack([kind, thread, mm, other, task, old_task, via], axis=1).astype(np.int32)
     rows = Rows(head, np.stack([columns[f"a{slot}"] for slot in range(4)], axis=1))
     layout = _foll_layout(rows, kernel, notes)
     return Merged(
@@ -132,7 +136,7 @@ def merge(source: EventSource, kernel: str | None = None) -> Merged:
 
 
 def _fields(probe: Probe, event: EventFormat) -> list[str]:
-    wanted = dict.fromkeys((probe.mm, probe.other_mm, *probe.args, *(["vmemmap"] if probe.kind == Kind.FORK_RANGE else [])))
+    wanted = dict.fromkeys((probe.mm, probe.other_mm, *probe.args, *(["vmemmap"] if probe.kind in _TELL_VMEMMAP else [])))
     return [field.name for field in event.fields if field.name in wanted]
 
 
@@ -206,9 +210,9 @@ def pages_mapped(frames: Ints, position: Ints, allocations: pa.Table | None) -> 
 
 
 def _vmemmap(probes: list[Probe], tables: list[pa.Table]) -> int | None:
-    """The value of vmemmap_base, as fork_range records it."""
+    """The value of vmemmap_base, as fork_range and snapshots record it."""
     for probe, table in zip(probes, tables, strict=True):
-        if probe.kind == Kind.FORK_RANGE and table.num_rows and "vmemmap" in table.column_names:
+        if probe.kind in _TELL_VMEMMAP and table.num_rows and "vmemmap" in table.column_names:
             return int(np.asarray(column_of(table, "vmemmap"))[0])
     return None
 

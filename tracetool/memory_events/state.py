@@ -22,10 +22,11 @@ ADDRESS_END = 1 << 57
 # fault, COW decision, swap fault, reclaim and teardown under way; GUP and system call under way, and what they have got so far; the first
 # frame that reclaim or migration unmaps, and whether it swaps; where a huge page could be; the huge page whose mapping is being split.
 (T_SEEN, T_MM, T_TGID, T_FORK_MM, T_FORK_POINTER, T_FORK_ROW, T_FORK_SRC, T_NEW_MM, T_FAULT, T_COW, T_SWAP_MM, T_SWAP_PAGE, T_UNMAP_MM,
- T_DYING, T_SLOW, T_FAST, T_CALL, T_FIRST_GROUP, T_INSTANT, T_GRABS, T_GRABBED, T_UNMAP_FRAME, T_UNMAP_SWAPS, T_HUGE, T_SPLIT
- ) = range(25)  # fmt: skip
-# GUP requests that got references: who asked, how many pages.
-G_THREAD, G_PAGES = range(2)
+ T_DYING, T_SLOW, T_FAST, T_CALL, T_FIRST_GROUP, T_INSTANT, T_GRABS, T_GRABBED, T_UNMAP_FRAME, T_UNMAP_SWAPS, T_HUGE, T_SPLIT, T_REQUESTS
+ ) = range(26)  # fmt: skip
+# GUP requests that got references: who asked, how many pages, the row of the system call (-1: none), from which byte on, and how many
+# requests of that call there were before.
+G_THREAD, G_PAGES, G_CALL, G_START, G_NUMBER = range(5)
 # Memory events.
 O_OP, O_MM, O_ADDRESS, O_PAGES, O_FRAME, O_FLAGS, O_ARG, O_ROW = range(8)
 # Changes in a thread's life.
@@ -116,19 +117,19 @@ def new_state(r: Rows, pointers: int, threads: int) -> State:
     few = int(kinds[[int(kind) for kind in _ONE_EVENT]].sum())
     many = len(r.head) - few
     lives = pointers + int(kinds[Kind.MM_EXIT] + kinds[Kind.FORK_RANGE])
-    gups = int(kinds[Kind.GUP_DONE] + kinds[Kind.GUP_FAST_DONE])
+    gups = int(kinds[Kind.GUP_DONE] + kinds[Kind.GUP_FAST_DONE] + kinds[Kind.SNAPSHOT_REFERENCE])
 
     def filled(rows: int, columns: int = 0, value: int = 0) -> Ints:
         shape = (rows, columns) if columns else rows
         # Zeros cost nothing until they are written.
         return np.full(shape, value, np.int64) if value else np.zeros(shape, np.int64)
 
-    state = filled(threads, T_SPLIT + 1, -1)
+    state = filled(threads, T_REQUESTS + 1, -1)
     state[:, T_SEEN] = 0
     return State(
         threads=state,
         spaces=Spaces(filled(pointers, value=-1), filled(pointers), filled(lives), filled(lives)),
-        groups=filled(gups, 2),
+        groups=filled(gups, G_NUMBER + 1),
         out=filled(few + 5 * many, 8),
         tasks=filled(2 * (int(kinds[Kind.MM_FAULT]) + many + threads), 6),
         count=filled(4),

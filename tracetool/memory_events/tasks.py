@@ -84,6 +84,21 @@ def seen(t: int, tid: int, row: int, threads: Ints, tasks: Ints, count: Ints) ->
 
 
 @part
+def _there_before(r: Rows, i: int, threads: Ints, spaces: Spaces, out: Ints, tasks: Ints, count: Ints) -> None:
+    """A thread that is older than the trace, as a snapshot lists it; where the snapshot is whole, so is what it says of its memory."""
+    thread, mm = r.head[i, R_TASK], space_of(spaces, count, r.head[i, R_MM], False)
+    _forget(threads, thread)
+    threads[thread, k.T_SEEN] = 1
+    threads[thread, k.T_TGID] = r.args[i, 1]
+    threads[thread, k.T_MM] = mm
+    change(tasks, threads, count, i, thread, -1, c.HOW_BEFORE)
+    if mm >= 0:
+        spaces.ran[mm] = 1
+        if r.args[i, 2]:
+            emit(out, count, i, Op.SNAPSHOT, mm, 0, 0, -1, c.WHOLE, 0)
+
+
+@part
 def _exec(r: Rows, i: int, threads: Ints, spaces: Spaces, tasks: Ints, count: Ints) -> None:
     """The process's only thread now is its leader; it runs on the address space that it filled with arguments before."""
     thread, old = r.head[i, R_TASK], r.head[i, R_OLD_TASK]
@@ -115,6 +130,8 @@ def about_tasks(r: Rows, i: int, t: int, threads: Ints, spaces: Spaces, out: Int
     elif kind == Kind.TASK_EXIT:
         change(tasks, threads, count, i, r.head[i, R_TASK], -1, c.HOW_EXIT)
         threads[r.head[i, R_TASK], k.T_MM] = -1
+    elif kind == Kind.SNAPSHOT_TASK:
+        _there_before(r, i, threads, spaces, out, tasks, count)
     elif kind == Kind.MM_EXIT:
         mm = space_of(spaces, count, r.head[i, R_MM], False)
         if mm >= 0:

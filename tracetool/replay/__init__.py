@@ -13,6 +13,7 @@ import numpy.typing as npt
 import polars as pl
 
 from tracetool import schema
+from tracetool.memory_events import codes as c
 from tracetool.policies import POLICIES, Policy
 from tracetool.processes import owners
 from tracetool.replay import columns as k
@@ -174,6 +175,14 @@ class Replay:
         return merged
 
     def _is_uncertain(self, stays: Ints, event: int, ts: int) -> Ints:
+        """Whether what is said of each stay may be wrong: for lost events, or because another thread may have filled the page unseen."""
+        began = stays[:, k.S_FROM]
+        by_fault = (stays[:, k.S_PAGE] == k.THE_ZERO_PAGE) & (began >= 0)
+        uncertain = self._rests_on_losses(stays, event, ts)
+        uncertain[by_fault] |= self.history.events.flags[began[by_fault]] & c.USERFAULTFD != 0
+        return uncertain
+
+    def _rests_on_losses(self, stays: Ints, event: int, ts: int) -> Ints:
         """Whether events were lost before that time, after the last that says what is at the place of each stay, or after its page began:
         of an older page, a fork or an unmap may be among them, and its mapcount another.
         """

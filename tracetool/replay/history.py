@@ -119,7 +119,7 @@ def _empty(events: MemoryEvents) -> World:
         table_hash=_hash(n // 128 + 64),
         frame_page=np.full(max(len(events.known_frames), 1), -1, np.int32),
         threads=threads,
-        groups=_rows(events.groups, 2),
+        groups=_rows(len(events.holders), 2),
         # Room that is never used takes no memory, and growing takes time.
         places=_room(n + 64, 2, np.int64),
         stays=_room(n + 64, 7),

@@ -232,6 +232,9 @@ def _fault(w: World, e: Events, i: int) -> None:
     """A read of an untouched anonymous page, of which nothing else came, maps the zero page."""
     if e.flags[i] & (c.WRITE | c.ANON_AREA) != c.ANON_AREA or e.arg[i] != c.FAULT_NOTHING or e.mm[i] < 0:
         return
+    if e.flags[i] & c.USERFAULTFD and e.flags[i] & c.TRIED == 0:
+        # It waits for another thread, which maps a page with a word (UFFDIO_COPY) or the zero page without one; then it tries again.
+        return
     if find(w, e.mm[i], e.address[i] >> 12) >= 0 or not w.spaces[e.mm[i], k.A_BORN]:
         return
     pte = new_place(w, e.mm[i], e.address[i] >> 12)
@@ -320,10 +323,39 @@ def _protect(w: World, e: Events, i: int) -> None:
 
 
 @guarded
+def _snapshot(w: World, e: Events, i: int) -> None:
+    """What was there before the trace, or where it was cut."""
+    mm, vpn, held = e.mm[i], e.address[i] >> 12, e.flags[i]
+    if mm < 0:
+        return
+    if held == c.WHOLE:
+        w.spaces[mm, k.A_BORN] = 1
+        return
+    if find(w, mm, vpn) >= 0 or (held == c.IS_PAGE and e.frames[i] != 1):
+        return
+    pte = new_place(w, mm, vpn)
+    place = w.ptes[pte, k.P_PLACE]
+    if held == c.IS_PAGE:
+        page = w.frame_page[e.frame[i]]
+        if page < 0:
+            page = new_page(w, -1, e.frame[i])
+        begin_stay(w, -1, pte, k.PAGE, page, k.BEFORE_TRACE, e.arg[i])
+        step(w, i, k.STEP_AGAIN, place, page, -1)
+    elif held == c.IS_ZERO:
+        begin_stay(w, -1, pte, k.ZERO, k.THE_ZERO_PAGE, k.BEFORE_TRACE, 0)
+        step(w, i, k.STEP_ZERO, place, -1, -1)
+    else:
+        begin_stay(w, -1, pte, k.SWAP, k.SWAPPED, k.BEFORE_TRACE, 0)
+        step(w, i, k.STEP_SWAP_OUT, place, -1, -1)
+
+
+@guarded
 def _areas(w: World, e: Events, i: int) -> None:
     """System calls that change areas, and address spaces that come and go."""
     op, mm = e.op[i], e.mm[i]
-    if op == Op.FORK_RANGE:
+    if op == Op.SNAPSHOT:
+        _snapshot(w, e, i)
+    elif op == Op.FORK_RANGE:
         _fork(w, e, i)
     elif op == Op.FORK:
         w.spaces[mm, k.A_BORN] = 1 if e.arg[i] >= 0 and w.spaces[e.arg[i], k.A_BORN] else 0

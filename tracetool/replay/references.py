@@ -42,7 +42,9 @@ def take_references(w: World, e: Events, i: int) -> None:
 
 @guarded
 def put_references(w: World, e: Events, i: int) -> None:
-    """References are released: those of a request from a page number on, or by page the oldest of that kind and what follows it."""
+    """References are released: those of a request from a page number on, or by page the oldest of that kind and what follows it, also in
+    the requests after it.
+    """
     how = k.EXACT if e.flags[i] & c.EXACT else k.AT_LATEST
     if e.flags[i] & c.BY_GROUP:
         _release_group(w, i, e.arg[i], e.pages[i], 1 << 40, how)
@@ -51,9 +53,27 @@ def put_references(w: World, e: Events, i: int) -> None:
         return
     page = w.frame_page[e.frame[i]]
     oldest = _oldest(w, e, page, e.flags[i]) if page >= 0 else -1
-    if oldest >= 0:
-        index = w.refs[oldest, k.R_INDEX]
-        _release_group(w, i, w.refs[oldest, k.R_GROUP], index, index + e.pages[i], how)
+    if oldest < 0:
+        return
+    group, first, left = w.refs[oldest, k.R_GROUP], w.refs[oldest, k.R_INDEX], e.pages[i]
+    while group >= 0:
+        asked = w.refs[w.groups[group, k.G_FIRST], k.R_FROM]
+        _release_group(w, i, group, first, first + left, how)
+        # A buffer that was pinned piece by piece is released at once: what is left is of the request that went on where this one ended.
+        left -= e.pages[asked] - first
+        first = 0
+        group = _continued(w, e, group, asked) if left > 0 else -1
+
+
+@guarded
+def _continued(w: World, e: Events, group: int, asked: int) -> int:
+    """The next request of the same kind by the same thread, where it begins where the one before ended; else -1."""
+    following = group + 1
+    if following >= len(w.groups) or w.groups[following, k.G_SIZE] == 0:
+        return -1
+    other = w.refs[w.groups[following, k.G_FIRST], k.R_FROM]
+    goes_on = e.mm[other] == e.mm[asked] and e.thread[other] == e.thread[asked] and e.flags[other] == e.flags[asked]
+    return following if goes_on and e.address[other] == e.address[asked] + (e.pages[asked] << 12) else -1
 
 
 @guarded
@@ -85,13 +105,8 @@ def releasable(w: World, e: Events, i: int) -> int:
     """How many references a release may end at most."""
     if e.flags[i] & c.BY_GROUP:
         return w.groups[e.arg[i], k.G_SIZE]
-    most = 0
-    page = w.frame_page[e.frame[i]] if e.frames[i] > 0 else -1
-    ref = w.pages[page, k.F_REFS] if page >= 0 else -1
-    while ref >= 0:
-        most = max(most, w.groups[w.refs[ref, k.R_GROUP], k.G_SIZE])
-        ref = w.refs[ref, k.R_NEXT]
-    return most
+    # Requests that go on where the one before ended have no more references together than the pages that are released.
+    return min(max(e.pages[i], 1), w.counts[k.REFS]) if e.frames[i] > 0 else 0
 
 
 @guarded

@@ -103,7 +103,7 @@ def references(history: History, ref_page: Ints, processes: pl.DataFrame) -> pl.
             "access": schema.labels("access", ("read", "write"), flags & c.WRITE),
             "longterm": flags & c.LONGTERM != 0,
             "via": schema.labels("via", schema.VIA, flags >> c.VIA_SHIFT),
-            "holder": pl.Series([None] * len(refs), dtype=pl.String),
+            "holder": events.holders.gather(refs[:, k.R_GROUP].astype(np.uint32)),
             "from_ns": events.ts[row],
             "to_ns": times(events, refs[:, k.R_TO]),
             "released": schema.labels("released", schema.RELEASED, refs[:, k.R_RELEASED]),
