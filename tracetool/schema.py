@@ -96,8 +96,10 @@ PROCESSES: Final[Table] = {
     "to_ns": _TO,
 }
 
-BEGAN: Final = ("before-trace", "touch", "copy", "fork", "early-copy", "zero-fill", "unshare", "swap-in", "again", "move", "zero-page")
-ENDED: Final = ("open", "unmapped", "copied", "exit", "moved", "swapped-out", "replaced", "merged")
+BEGAN: Final = (
+    "before-trace", "touch", "copy", "fork", "early-copy", "zero-fill", "unshare", "swap-in", "again", "move", "zero-page", "migration",
+)  # fmt: skip
+ENDED: Final = ("open", "unmapped", "copied", "exit", "moved", "swapped-out", "replaced", "merged", "migrated")
 
 OWNERSHIP: Final[Table] = {
     "page_id": _PAGE,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import polars as pl
 import pytest
 
 import tracetool
-from conftest import fixture_traces, truth_of
+from conftest import FIXTURES, fixture_traces, truth_of
 
 ZERO_PAGE: Final = 1 << 24
 
@@ -55,7 +56,8 @@ class Truth:
 
 def truths(path: Path) -> Iterator[tuple[Key, Truth]]:
     """The rows of a truth file by (label, pid, address)."""
-    with path.open(encoding="ascii") as file:
+    packed = path.with_name(f"{path.name}.gz")
+    with gzip.open(packed, "rt", encoding="ascii") if packed.exists() else path.open(encoding="ascii") as file:
         for row in csv.reader(file, delimiter="\t"):
             if row[1] != "RESULT":
                 said = Truth(int(row[4]), int(row[5]), int(row[6], 16), row[7] == "1", row[8] == "1")
@@ -102,6 +104,23 @@ def test_every_page_is_where_the_kernel_says(path: Path) -> None:
     assert kinds["mapped"] > 0
 
 
+#: Recordings of what happens to pages besides faults and forks: reclaim, migration, merging, huge pages, every call that changes areas.
+TRANSITIONS: Final = sorted((FIXTURES / "transitions").glob("*.dat"))
+
+
+@pytest.mark.parametrize("path", TRANSITIONS, ids=lambda path: path.stem)
+def test_every_page_is_where_the_kernel_says_whatever_became_of_it(path: Path) -> None:
+    kinds, wrong = compared(path)
+    assert not wrong, f"{len(wrong)} of {kinds.total()}\n" + "\n".join(wrong[:5])
+    assert kinds["mapped"] > 100
+
+
+def test_the_transitions_hold_pages_of_every_kind() -> None:
+    assert len(TRANSITIONS) >= 7
+    kinds = sum((Counter(_kind(truth) for _, truth in truths(truth_of(path))) for path in TRANSITIONS), Counter())
+    assert min(kinds["zero"], kinds["shared"], kinds["alone"], kinds["swapped"], kinds["absent"]) >= 500, kinds
+
+
 @pytest.mark.parametrize("path", fixture_traces(), ids=lambda path: path.stem)
 def test_under_its_own_policy_every_page_is_where_the_kernel_says(path: Path) -> None:
     """Replayed from the accesses alone, the policy of 5.10 and that of all newer kernels put every page where those did."""
@@ -120,7 +139,7 @@ def test_fixtures_hold_pages_of_every_kind() -> None:
 
 def _kind(truth: Truth) -> str:
     if not truth.present:
-        return "absent"
+        return "swapped" if truth.swapped else "absent"
     return "zero" if truth.flags & ZERO_PAGE else "shared" if truth.mapcount > 1 else "alone"
 
 

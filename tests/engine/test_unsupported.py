@@ -30,7 +30,6 @@ CASES: dict[str, Callable[[Machine, Process], object]] = {
     "userfaultfd": lambda m, p: fault(m, p, READ_FAULT, UFFD_MISSING),
     "device memory": lambda m, p: swap_fault(m, p, 25 << 59),
     "MADV_HWPOISON": lambda m, p: madvise(m, p, 100),
-    "MADV_FREE": lambda m, p: madvise(m, p, 8),
     "memory_failure_event": lambda m, p: m.event("memory_failure_event", p.tid, pfn=5, type=1, result=1),
 }
 

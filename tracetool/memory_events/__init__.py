@@ -120,6 +120,7 @@ def memory_events(source: EventSource, kernel: str | None = None) -> MemoryEvent
         rows,
         merged.tids,
         merged.foll_layout,
+        _thread_named("ksmd", merged, source),
         state.threads,
         state.spaces,
         state.groups,
@@ -160,6 +161,14 @@ def memory_events(source: EventSource, kernel: str | None = None) -> MemoryEvent
         tids=merged.tids,
         notes=[*_notes(merged, source), *unsupported(merged, op[keep], out[keep, k.O_FLAGS], merged.ts[row], source.counts())],
     )
+
+
+def _thread_named(name: str, merged: Merged, source: EventSource) -> int:
+    """The number of the kernel's thread of that name, -1 where nothing names one."""
+    saved = getattr(getattr(source, "metadata", None), "cmdlines", None) or {}
+    named = [tid for tid, comm in saved.items() if comm == name]
+    at = int(np.searchsorted(merged.tids, named[0])) if named else len(merged.tids)
+    return at if at < len(merged.tids) and merged.tids[at] == named[0] else -1
 
 
 def _frames(op: Ints, frame: Ints, pages: Ints) -> tuple[Ints, Ints, Ints]:

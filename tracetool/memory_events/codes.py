@@ -43,7 +43,7 @@ ANON_AREA: Final = 8
 USER: Final = 16
 SHARED: Final = 32
 ZERO_PAGE: Final = 64
-HUGE: Final = 128  # cow_begin, cow_end: about a huge page that is mapped as one
+HUGE: Final = 128  # cow_begin, cow_end: about a huge page that is mapped as one; fault: read where the huge zero page can be
 HUGETLB: Final = 256
 USERFAULTFD: Final = 512  # a missing page is for another thread to bring
 TRIED: Final = 1024  # not the first attempt
@@ -57,14 +57,19 @@ WHOLE: Final = 3
 # swap_in: the entry is neither page nor swap: a migration under way, device memory, a poisoned page, a marker (with WRITE, REMOTE...)
 SPECIAL: Final = 2048
 
-# unmap: the page is being swapped out
+# unmap: the page is being swapped out; the zero page takes its place, if nothing has; it migrates, or is taken out of a larger one
 SWAPPED: Final = 1
+ZEROED: Final = 2
+MIGRATES: Final = 4
 
 # fault: what the trace says came of it (arg)
 FAULT_NOTHING: Final = 0
 FAULT_MAPPED: Final = 1
 FAULT_COW: Final = 2
 FAULT_SWAP: Final = 3
+
+# map_again: only held otherwise: a huge page's mapping is split (above the kernel's own RMAP_* bits)
+SPLIT: Final = 256
 
 # map_new: what the new page is for (arg)
 TOUCH: Final = 0

@@ -12,7 +12,7 @@ from tracetool.memory_events import state as k
 from tracetool.memory_events.codes import Op
 from tracetool.memory_events.requests import about_references, give_back
 from tracetool.memory_events.rows import R_KIND, R_MM, R_THREAD, Rows
-from tracetool.memory_events.state import Ints, Spaces, change, emit, space_of
+from tracetool.memory_events.state import Ints, Spaces, change, emit, is_one_area, space_of, span
 from tracetool.memory_events.tasks import about_tasks, seen
 from tracetool.probes import Kind
 from tracetool_parsers.loops import loop, part
@@ -22,6 +22,7 @@ FAULT_WRITE, FAULT_TRIED, FAULT_USER, FAULT_REMOTE, FAULT_UNSHARE = 0x1, 0x20, 0
 VM_SHARED, VM_UFFD_MISSING, VM_HUGETLB = 0x8, 0x200, 0x400000
 PTE_SPECIAL = 1 << 9
 PTE_FRAME = (1 << 40) - 1
+RMAP_COMPOUND = 2
 #: The type of a swap entry is its highest five bits (x86-64); of 32 at most 23 to 27 are swap files (include/linux/swap.h, MAX_SWAPFILES).
 SWAP_TYPE_SHIFT, SPECIAL_TYPES = 59, 23
 
@@ -87,10 +88,10 @@ def _mapped_at_once(r: Rows, i: int, t: int, threads: Ints) -> int:
 
 
 @part
-def _followed(t: int, mm: int, address: int, what: int, threads: Ints, out: Ints) -> None:
-    """The fault that the thread is in led to this: no zero page was mapped. A huge page is mapped at its own, aligned address."""
+def _followed(t: int, mm: int, address: int, pages: int, what: int, threads: Ints, out: Ints) -> None:
+    """The fault that the thread is in led to this, of so many pages, its own among them: no zero page was mapped."""
     fault = threads[t, k.T_FAULT]
-    if fault < 0 or out[fault, k.O_MM] != mm or out[fault, k.O_ADDRESS] >> 21 != address >> 21:
+    if fault < 0 or out[fault, k.O_MM] != mm or not 0 <= out[fault, k.O_ADDRESS] - address < pages << k.PAGE_SHIFT:
         return
     if out[fault, k.O_ARG] == c.FAULT_NOTHING:
         out[fault, k.O_ARG] = what
@@ -100,11 +101,14 @@ def _followed(t: int, mm: int, address: int, what: int, threads: Ints, out: Ints
 def _mapped(r: Rows, i: int, t: int, threads: Ints, spaces: Spaces, out: Ints, count: Ints) -> None:
     mm = _space_at(r, i, spaces, count)
     address = r.args[i, 0] & ~4095
-    _followed(t, mm, address, c.FAULT_MAPPED, threads, out)
     if r.head[i, R_KIND] == Kind.ANON_ADD:
         if r.args[i, 2] == 512:
             threads[t, k.T_SPLIT] = r.args[i, 1]
-        emit(out, count, i, Op.MAP_AGAIN, mm, address, _batch(r.args[i, 2]), r.args[i, 1], r.args[i, 3], 0)
+        # Kernels before 6.7, which do not say how many pages, say whether it is a huge page as one.
+        pages = 512 if r.args[i, 2] == 0 and r.args[i, 3] & RMAP_COMPOUND else _batch(r.args[i, 2])
+        splits = c.SPLIT if threads[t, k.T_SPLITTING] >= 0 and pages == 512 else 0
+        emit(out, count, i, Op.MAP_AGAIN, mm, address, pages, r.args[i, 1], r.args[i, 3] & 255 | splits, 0)
+        _followed(t, mm, address, pages, c.FAULT_MAPPED, threads, out)
         return
     what = c.TOUCH
     cow = threads[t, k.T_COW]
@@ -114,17 +118,42 @@ def _mapped(r: Rows, i: int, t: int, threads: Ints, spaces: Spaces, out: Ints, c
         what = c.IN_FORK
     elif threads[t, k.T_SWAP_MM] == mm and threads[t, k.T_SWAP_PAGE] == address:
         what = c.IN_SWAP
-    emit(out, count, i, Op.MAP_NEW, mm, address, _mapped_at_once(r, i, t, threads), r.args[i, 1], 0, what)
+    pages = _mapped_at_once(r, i, t, threads)
+    emit(out, count, i, Op.MAP_NEW, mm, address, pages, r.args[i, 1], 0, what)
+    _followed(t, mm, address, pages, c.FAULT_MAPPED, threads, out)
 
 
 @part
-def _unmapped(r: Rows, i: int, t: int, threads: Ints, spaces: Spaces, out: Ints, count: Ints) -> None:
+def _is_reclaimed(r: Rows, t: int, mm: int, frame: int, threads: Ints) -> bool:
+    """Whether reclaim or migration, which began with a folio's first frame, goes on with this one: folios lie at multiples of their size.
+
+    Before Linux commit cd62734ca60d ("mm/rmap: split try_to_munlock from try_to_unmap") (in v5.14), and so on a kernel whose unmaps name no
+    address space, munlock (in munmap, mremap, teardown) looks like such a beginning, in every space that maps the page, and unmaps nothing.
+    """
+    head = threads[t, k.T_UNMAP_FRAME]
+    if threads[t, k.T_UNMAP_MM] < 0 or not (frame == head or 0 < frame - head < min(head & -head, 512)):
+        return False
+    if mm < 0:
+        call = threads[t, k.T_CALL]
+        unlocks = call >= 0 and r.head[call, R_KIND] >= Kind.ENTER_MMAP and r.head[call, R_KIND] <= Kind.ENTER_MREMAP
+        if unlocks or threads[t, k.T_DYING] >= 0:
+            return False
+    elif mm != threads[t, k.T_UNMAP_MM]:
+        return False
+    if frame < threads[t, k.T_UNMAP_NEXT]:
+        return False
+    threads[t, k.T_UNMAP_NEXT] = frame + 1
+    return True
+
+
+@part
+def _unmapped(r: Rows, i: int, t: int, ksmd: int, threads: Ints, spaces: Spaces, out: Ints, count: Ints) -> None:
     """A mapping goes. Before Linux 6.1 the probe has no mm: that of the reclaim, fault or teardown under way, else the thread's own."""
     mm = space_of(spaces, count, r.head[i, R_MM], True)
     frame = r.args[i, 1]
     # Before a folio's first page was split off, one rmap call was about all of it: `compound`.
     pages = 512 if r.args[i, 3] != 0 else _batch(r.args[i, 2])
-    reclaimed = threads[t, k.T_UNMAP_MM] >= 0 and 0 <= frame - threads[t, k.T_UNMAP_FRAME] < 512
+    reclaimed = _is_reclaimed(r, t, mm, frame, threads)
     if r.head[i, R_MM] < 0:
         if reclaimed:
             mm = threads[t, k.T_UNMAP_MM]
@@ -134,14 +163,46 @@ def _unmapped(r: Rows, i: int, t: int, threads: Ints, spaces: Spaces, out: Ints,
             mm = threads[t, k.T_DYING]
         else:
             mm = threads[t, k.T_MM]
-    emit(out, count, i, Op.UNMAP, mm, 0, pages, frame, c.SWAPPED if reclaimed and threads[t, k.T_UNMAP_SWAPS] else 0, 0)
+    flags = 0
+    if reclaimed:
+        flags = c.SWAPPED if threads[t, k.T_UNMAP_SWAPS] else c.MIGRATES
+    # KSM puts another page there first, or, where it holds nothing but zeros, the zero page (mm/ksm.c, `replace_page`).
+    flags |= c.ZEROED if t == ksmd else 0
+    at = emit(out, count, i, Op.UNMAP, mm, 0, pages, frame, flags, 0)
+    if reclaimed:
+        out[at, k.O_ADDRESS], out[at, k.O_ARG] = threads[t, k.T_UNMAP_ADDRESS], pages
+    elif threads[t, k.T_CALL] >= 0 and mm == threads[t, k.T_MM]:
+        start, length = r.args[threads[t, k.T_CALL], 0], r.args[threads[t, k.T_CALL], 1]
+        kind = r.head[threads[t, k.T_CALL], R_KIND]
+        if kind >= Kind.ENTER_MMAP and kind <= Kind.ENTER_MADVISE and span(start, length) > 0:
+            out[at, k.O_ADDRESS], out[at, k.O_ARG] = start & ~4095, span(start, length)
 
 
 @part
 def _huge_unmapped(r: Rows, i: int, t: int, threads: Ints, spaces: Spaces, out: Ints, count: Ints) -> None:
-    """A huge page's mapping as one goes; after its pages were mapped one by one, in a split, nothing else does."""
-    if threads[t, k.T_SPLIT] != r.args[i, 1]:
-        emit(out, count, i, Op.UNMAP, space_of(spaces, count, r.head[i, R_MM], True), 0, 512, r.args[i, 1], 0, 0)
+    """A huge page's mapping as one goes; split, after its pages were mapped one by one, nothing else does. Migrated, it comes back without
+    a word as the frames that were allocated for it.
+    """
+    frame = r.args[i, 1]
+    mm = space_of(spaces, count, r.head[i, R_MM], True)
+    if threads[t, k.T_SPLIT] == frame:
+        return
+    migrates = threads[t, k.T_UNMAP_MM] == mm and threads[t, k.T_UNMAP_FRAME] == frame and threads[t, k.T_UNMAP_SWAPS] == 0
+    emit(out, count, i, Op.UNMAP, mm, 0, 512, frame, c.MIGRATES if migrates else 0, 0)
+    if migrates and threads[t, k.T_UNMAP_TARGET] > 0:
+        emit(out, count, i, Op.MAP_AGAIN, mm, threads[t, k.T_UNMAP_ADDRESS], 512, threads[t, k.T_UNMAP_TARGET], 0, 0)
+
+
+@part
+def _huge_zero_page(r: Rows, i: int, t: int, threads: Ints, spaces: Spaces, out: Ints) -> None:
+    """A read where a huge page could be maps the huge zero page if the area reaches over all of it (mm/huge_memory.c,
+    `do_huge_pmd_anonymous_page`), and nothing says so; else it falls back to a single page.
+    """
+    fault, first = threads[t, k.T_FAULT], r.args[i, 0] >> 21 << 9
+    if fault < 0 or out[fault, k.O_MM] < 0 or out[fault, k.O_ADDRESS] >> 21 != r.args[i, 0] >> 21:
+        return
+    if out[fault, k.O_FLAGS] & c.WRITE == 0 and is_one_area(spaces, out[fault, k.O_MM], first, first + 512):
+        out[fault, k.O_FLAGS] |= c.HUGE
 
 
 @part
@@ -159,7 +220,7 @@ def _cow_fault(r: Rows, i: int, t: int, threads: Ints, spaces: Spaces, out: Ints
         if entry & PTE_SPECIAL:
             bits |= c.ZERO_PAGE
         frame = (entry >> k.PAGE_SHIFT) & PTE_FRAME
-    _followed(t, mm, r.args[i, 0], c.FAULT_COW, threads, out)
+    _followed(t, mm, address, 1, c.FAULT_COW, threads, out)
     threads[t, k.T_COW] = emit(out, count, i, Op.COW_BEGIN, mm, address, 1, frame, bits, 0)
 
 
@@ -175,21 +236,23 @@ def _before(r: Rows, i: int, t: int, threads: Ints, out: Ints, count: Ints) -> N
         return
     if kind != Kind.ANON_ADD and kind != Kind.RMAP_REMOVE_PMD:
         threads[t, k.T_SPLIT] = -1
+        threads[t, k.T_SPLITTING] = -1
         if kind != Kind.RMAP_REMOVE and kind != Kind.HUGE_SPLIT:
             threads[t, k.T_UNMAP_MM] = -1
     if kind == Kind.MM_FAULT:
         threads[t, k.T_HUGE] = -1
-    if threads[t, k.T_DYING] >= 0 and kind != Kind.RMAP_REMOVE and kind != Kind.RMAP_REMOVE_PMD:
+    goes_on = kind == Kind.RMAP_REMOVE or kind == Kind.RMAP_REMOVE_PMD or kind == Kind.SWAP_UNMAP or kind == Kind.GUP_GRAB
+    if threads[t, k.T_DYING] >= 0 and not goes_on:
         emit(out, count, i, Op.EXIT, threads[t, k.T_DYING], 0, 0, 0, c.EXIT_DONE, 0)
         threads[t, k.T_DYING] = -1
 
 
 @part
-def _pages(r: Rows, i: int, t: int, threads: Ints, spaces: Spaces, out: Ints, tasks: Ints, count: Ints) -> bool:
+def _pages(r: Rows, i: int, t: int, ksmd: int, threads: Ints, spaces: Spaces, out: Ints, tasks: Ints, count: Ints) -> bool:
     """Faults and mappings: by far the most events."""
     kind = r.head[i, R_KIND]
     if kind == Kind.RMAP_REMOVE:
-        _unmapped(r, i, t, threads, spaces, out, count)
+        _unmapped(r, i, t, ksmd, threads, spaces, out, count)
     elif kind == Kind.PAGE_FREE:
         if 0 <= r.args[i, 1] <= 20:
             emit(out, count, i, Op.FREE, -1, 0, 1 << r.args[i, 1], r.args[i, 0], 0, 0)
@@ -207,7 +270,7 @@ def _pages(r: Rows, i: int, t: int, threads: Ints, spaces: Spaces, out: Ints, ta
     elif kind == Kind.SWAP_FAULT:
         threads[t, k.T_SWAP_MM] = _space_at(r, i, spaces, count)
         threads[t, k.T_SWAP_PAGE] = r.args[i, 0] & ~4095
-        _followed(t, threads[t, k.T_SWAP_MM], r.args[i, 0], c.FAULT_SWAP, threads, out)
+        _followed(t, threads[t, k.T_SWAP_MM], threads[t, k.T_SWAP_PAGE], 1, c.FAULT_SWAP, threads, out)
         special = c.SPECIAL if (r.args[i, 3] >> SWAP_TYPE_SHIFT) & 31 >= SPECIAL_TYPES else 0
         emit(out, count, i, Op.SWAP_IN, threads[t, k.T_SWAP_MM], threads[t, k.T_SWAP_PAGE], 1, 0, _access(r.args[i, 1], 0) | special, 0)
     elif kind == Kind.SWAP_FAULT_DONE:
@@ -215,6 +278,9 @@ def _pages(r: Rows, i: int, t: int, threads: Ints, spaces: Spaces, out: Ints, ta
     elif kind == Kind.SWAP_UNMAP or kind == Kind.MIGRATE_UNMAP:
         threads[t, k.T_UNMAP_MM] = space_of(spaces, count, r.head[i, R_MM], True)
         threads[t, k.T_UNMAP_FRAME] = r.args[i, 1]
+        threads[t, k.T_UNMAP_NEXT] = r.args[i, 1]
+        threads[t, k.T_UNMAP_ADDRESS] = r.args[i, 0] & ~4095
+        threads[t, k.T_UNMAP_TARGET] = r.args[i, 2]
         threads[t, k.T_UNMAP_SWAPS] = kind == Kind.SWAP_UNMAP
         if kind == Kind.SWAP_UNMAP:
             emit(out, count, i, Op.SWAP_OUT, threads[t, k.T_UNMAP_MM], r.args[i, 0] & ~4095, 1, r.args[i, 1], 0, 0)
@@ -222,25 +288,31 @@ def _pages(r: Rows, i: int, t: int, threads: Ints, spaces: Spaces, out: Ints, ta
         _huge_unmapped(r, i, t, threads, spaces, out, count)
     elif kind == Kind.HUGE_ANON_FAULT:
         threads[t, k.T_HUGE] = r.args[i, 0] >> 21
+        _huge_zero_page(r, i, t, threads, spaces, out)
     elif kind == Kind.SNAPSHOT_PAGE:
         mm, state = _space_at(r, i, spaces, count), r.args[i, 2]
         if mm >= 0 and c.IS_PAGE <= state <= c.IS_SWAPPED:
             order = min(max(r.args[i, 3], 0), 9)
             emit(out, count, i, Op.SNAPSHOT, mm, r.args[i, 0] & ~4095, 1, r.args[i, 1] if state == c.IS_PAGE else -1, state, order)
-    elif kind != Kind.HUGE_SPLIT:
+    elif kind == Kind.HUGE_SPLIT:
+        threads[t, k.T_SPLITTING] = i
+    else:
         return False
     return True
 
 
 @loop
 def read_context(
-    r: Rows, tids: Ints, layout: int, threads: Ints, spaces: Spaces, groups: Ints, out: Ints, tasks: Ints, count: Ints
+    r: Rows, tids: Ints, layout: int, ksmd: int, threads: Ints, spaces: Spaces, groups: Ints, out: Ints, tasks: Ints, count: Ints
 ) -> None:
-    """Rows -> memory events and task changes. `count` tells how many of each, of address spaces and of GUP requests there are."""
+    """Rows -> memory events and task changes; `ksmd` is the number of that thread, -1 where it is not known.
+
+    `count` tells how many of each, of address spaces and of GUP requests there are.
+    """
     for i in range(len(r.head)):
         t = r.head[i, R_THREAD]
         if threads[t, k.T_SEEN] == 0:
             seen(t, tids[t], i, threads, tasks, count)
         _before(r, i, t, threads, out, count)
-        if not _pages(r, i, t, threads, spaces, out, tasks, count) and not about_tasks(r, i, t, threads, spaces, out, tasks, count):
+        if not _pages(r, i, t, ksmd, threads, spaces, out, tasks, count) and not about_tasks(r, i, t, threads, spaces, out, tasks, count):
             about_references(r, i, t, layout, threads, spaces, groups, out, count)

@@ -6,7 +6,7 @@ from tracetool.memory_events import codes as c
 from tracetool.memory_events import state as k
 from tracetool.memory_events.codes import Op
 from tracetool.memory_events.rows import R_KIND, R_MM, R_VIA, Rows
-from tracetool.memory_events.state import Ints, Spaces, emit, space_of, span, span_to
+from tracetool.memory_events.state import Ints, Spaces, change_area, emit, is_one_area, space_of, span, span_to
 from tracetool.probes import Kind
 from tracetool.schema import VIA
 from tracetool_parsers.loops import part
@@ -16,6 +16,10 @@ VIA_RDMA, VIA_VFIO, VIA_KVM = (VIA.index(name) for name in ("rdma", "vfio", "kvm
 #: The type of an ioctl's number (bits 8..15): include/uapi/rdma/rdma_user_ioctl_cmds.h, linux/vfio.h, linux/kvm.h.
 IOCTL_RDMA, IOCTL_VFIO, IOCTL_KVM = 0x1B, ord(";"), 0xAE
 
+#: MAP_PRIVATE, MAP_ANONYMOUS
+ANONYMOUS_PRIVATE = 0x22
+ENOMEM = -12
+MADV_DONTNEED, MADV_DONTNEED_LOCKED = 4, 24
 #: GUP of more pages than this (8 TiB) is no GUP: numbers of pages within a request are 32 bits wide.
 MOST_PAGES = 1 << 31
 #: FOLL_REMOTE: the memory of another process, or of a program that is about to run.
@@ -128,7 +132,10 @@ def _call_returns(r: Rows, i: int, t: int, threads: Ints, spaces: Spaces, groups
         # KVM maps what it gets into the guest and drops the reference: mmu notifiers tell it when the page goes.
         _call_gives_back(i, t, 0, 0, threads, groups, out, count)
     elif kind == Kind.ENTER_MMAP and span(result, length) > 0:
-        emit(out, count, i, Op.MMAP, threads_mm, result & ~4095, span(result, length), 0, r.args[call, 2], r.args[call, 3])
+        what = k.AREA_ANONYMOUS if r.args[call, 3] & ANONYMOUS_PRIVATE == ANONYMOUS_PRIVATE else k.AREA_OTHER
+        change_area(spaces, count, threads_mm, result >> k.PAGE_SHIFT, span(result, length), what)
+        if threads[t, k.T_MAPPED] == 0:
+            _maps(r, i, call, threads_mm, result, out, count)
     elif kind == Kind.ENTER_BRK and threads_mm >= 0 and 0 < result < k.ADDRESS_END:
         before = spaces.heap_end[threads_mm]
         spaces.heap_end[threads_mm] = result
@@ -136,14 +143,41 @@ def _call_returns(r: Rows, i: int, t: int, threads: Ints, spaces: Spaces, groups
         if span_to(first, before) > 0:
             emit(out, count, i, Op.MUNMAP, threads_mm, first, span_to(first, before), 0, 0, 0)
     elif kind == Kind.ENTER_MREMAP and result > 0 and span(start, length) > 0:
-        emit(out, count, i, Op.MREMAP, threads_mm, start & ~4095, span(start, length), 0, span(start, r.args[call, 2]), result)
+        first, new = start >> k.PAGE_SHIFT, span(start, r.args[call, 2])
+        one = threads_mm >= 0 and is_one_area(spaces, threads_mm, first, first + span(start, length))
+        change_area(spaces, count, threads_mm, first, span(start, length), k.AREA_OTHER)
+        change_area(spaces, count, threads_mm, result >> k.PAGE_SHIFT, new, k.AREA_ANONYMOUS if one else k.AREA_OTHER)
+        if result != start and threads[t, k.T_MAPPED] == 0:
+            # Where move_page_tables is inlined, as into move_vma of Debian's 5.10, only the call says that pages moved.
+            moves_to(r, i, call, threads_mm, result, out, count)
+            moved = min(span(start, length), new)
+            emit(out, count, i, Op.MREMAP, threads_mm, start & ~4095, moved, 0, c.TABLES_MOVED, result & ~4095)
+        emit(out, count, i, Op.MREMAP, threads_mm, start & ~4095, span(start, length), 0, new, result)
+    elif kind == Kind.ENTER_MADVISE and (result == 0 or result == ENOMEM) and span(start, length) > 0:
+        # -ENOMEM: done, but for holes in the range (mm/madvise.c, `madvise_walk_vmas`).
+        behavior = MADV_DONTNEED if r.args[call, 2] == MADV_DONTNEED_LOCKED else r.args[call, 2]
+        emit(out, count, i, Op.MADVISE, threads_mm, start & ~4095, span(start, length), 0, behavior, 0)
     elif result == 0 and span(start, length) > 0:
+        first, pages = start >> k.PAGE_SHIFT, span(start, length)
         if kind == Kind.ENTER_MUNMAP:
+            change_area(spaces, count, threads_mm, first, pages, k.AREA_OTHER)
             emit(out, count, i, Op.MUNMAP, threads_mm, start & ~4095, span(start, length), 0, 0, 0)
         elif kind == Kind.ENTER_MPROTECT:
+            change_area(spaces, count, threads_mm, first, pages, k.AREA_PROTECTED)
             emit(out, count, i, Op.MPROTECT, threads_mm, start & ~4095, span(start, length), 0, r.args[call, 2], 0)
-        elif kind == Kind.ENTER_MADVISE:
-            emit(out, count, i, Op.MADVISE, threads_mm, start & ~4095, span(start, length), 0, r.args[call, 2], 0)
+
+
+@part
+def _maps(r: Rows, i: int, call: int, mm: int, start: int, out: Ints, count: Ints) -> None:
+    """What was there is gone."""
+    emit(out, count, i, Op.MMAP, mm, start & ~4095, span(start, r.args[call, 1]), 0, r.args[call, 2], r.args[call, 3])
+
+
+@part
+def moves_to(r: Rows, i: int, call: int, mm: int, to: int, out: Ints, count: Ints) -> None:
+    """Mremap unmaps all of the range that it moves to, before it moves anything."""
+    if span(to, r.args[call, 2]) > 0:
+        emit(out, count, i, Op.MUNMAP, mm, to & ~4095, span(to, r.args[call, 2]), 0, 0, 0)
 
 
 @part
@@ -164,6 +198,7 @@ def _call_gives_back(i: int, t: int, keep: int, flags: int, threads: Ints, group
 def _enter(i: int, t: int, threads: Ints) -> None:
     threads[t, k.T_CALL] = i
     threads[t, k.T_REQUESTS] = 0
+    threads[t, k.T_MAPPED] = 0
     threads[t, k.T_FIRST_GROUP] = -1
     threads[t, k.T_FAULT] = -1
 
@@ -179,6 +214,16 @@ def about_references(r: Rows, i: int, t: int, layout: int, threads: Ints, spaces
         mm = space_of(spaces, count, r.head[i, R_MM], False)
         if mm != threads[t, k.T_MM]:
             threads[t, k.T_NEW_MM] = mm
+        call = threads[t, k.T_CALL]
+        if (
+            call >= 0
+            and r.head[call, R_KIND] == Kind.ENTER_MMAP
+            and threads[t, k.T_MAPPED] == 0
+            and span(r.args[i, 0], r.args[call, 1]) > 0
+        ):
+            # MAP_POPULATE, MAP_LOCKED: the new area is filled before mmap returns.
+            threads[t, k.T_MAPPED] = 1
+            _maps(r, i, call, mm, r.args[i, 0], out, count)
     elif kind == Kind.GUP_FAST:
         threads[t, k.T_FAST] = i
         threads[t, k.T_GRABS] = 0

@@ -93,7 +93,7 @@ def merge(source: EventSource, kernel: str | None = None) -> Merged:
     probes = [BY_EVENT[name] for name in counts if name in BY_EVENT and counts[name] and BY_EVENT[name].kind != Kind.IGNORED]
     formats = source.formats()
     wanted = {probe.event: _fields(probe, formats[probe.event]) for probe in probes}
-    if counts.get("mm_page_alloc") and counts.get("anon_new"):
+    if counts.get("mm_page_alloc") and (counts.get("anon_new") or counts.get("migrate_unmap")):
         wanted["mm_page_alloc"] = ["pfn", "order"]
     made = source.tables(wanted, positions=True)
     allocations = made.pop("mm_page_alloc", None)
@@ -122,6 +122,8 @@ def merge(source: EventSource, kernel: str | None = None) -> Merged:
     for probe, table, at in zip(probes, tables, rank, strict=True):
         if probe.kind == Kind.ANON_NEW:
             columns["a2"][at] = pages_mapped(columns["a1"][at], np.asarray(column_of(table, "position")), allocations)
+        if probe.kind == Kind.MIGRATE_UNMAP:
+            columns["a2"][at] = migrated_to(columns["a1"][at], table, allocations, [made[name] for name in _FREES if name in made])
 
     tids, (thread, task, old_task) = _dense(columns["tid"], columns["task"], columns["old_task"])
     pointers, (mm, other) = _dense(columns["mm"], columns["other"])
@@ -207,6 +209,36 @@ def pages_mapped(frames: Ints, position: Ints, allocations: pa.Table | None) -> 
     pages[doubtful] = 0
     pages[doubtful[by_frame[own] - of_them.size]] = np.where((found >= 0) & (found <= PMD_ORDER), 1 << np.clip(found, 0, PMD_ORDER), 0)
     return pages
+
+
+_FREES = ("mm_page_free", "mm_page_free_batched")
+
+
+def migrated_to(frames: Ints, table: pa.Table, allocations: pa.Table | None, frees: list[pa.Table]) -> Ints:
+    """For each huge page that is unmapped for migration the first frame that it becomes, 0 where it is none or stays what it is.
+
+    The last huge page that the same thread allocated before is its target (mm/migrate.c, `migrate_pages`); of the two the one that is
+    freed first is not used any more.
+    """
+    targets = np.zeros(frames.size, np.int64)
+    huge = np.flatnonzero(frames % (1 << PMD_ORDER) == 0)
+    if allocations is None or not huge.size:
+        return targets
+    pfn, order, at, tid = (np.asarray(column_of(allocations, name)) for name in ("pfn", "order", "position", "tid"))
+    large = order == PMD_ORDER
+    pfn, at, tid = pfn[large], at[large], tid[large]
+    freed = [np.stack([np.broadcast_to(column_of(free, name), free.num_rows) for name in ("pfn", "position")]) for free in frees]
+    gone, when = np.concatenate(freed, axis=1) if freed else np.zeros((2, 0), np.int64)
+    own, since = np.asarray(column_of(table, "tid")), np.asarray(column_of(table, "position"))
+    for row in huge.tolist():
+        before = np.flatnonzero((tid == own[row]) & (at < since[row]))
+        if not before.size:
+            continue
+        target = pfn[before[-1]]
+        ends = [int(when[(gone == frame) & (when > since[row])].min(initial=np.iinfo(np.int64).max)) for frame in (frames[row], target)]
+        if ends[0] < ends[1]:
+            targets[row] = target
+    return targets
 
 
 def _vmemmap(probes: list[Probe], tables: list[pa.Table]) -> int | None:

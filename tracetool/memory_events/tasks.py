@@ -5,6 +5,7 @@ from __future__ import annotations
 from tracetool.memory_events import codes as c
 from tracetool.memory_events import state as k
 from tracetool.memory_events.codes import Op
+from tracetool.memory_events.requests import moves_to
 from tracetool.memory_events.rows import R_KIND, R_MM, R_OLD_TASK, R_OTHER, R_TASK, Rows
 from tracetool.memory_events.state import Ints, Spaces, change, emit, space_of, span, span_to
 from tracetool.probes import Kind
@@ -39,6 +40,8 @@ def _fork_range(r: Rows, i: int, t: int, threads: Ints, spaces: Spaces, out: Int
         threads[t, k.T_FORK_POINTER] = pointer
         threads[t, k.T_FORK_MM] = space_of(spaces, count, pointer, False)
         threads[t, k.T_FORK_SRC] = source
+        if source >= 0:
+            spaces.area[threads[t, k.T_FORK_MM]] = spaces.area[source]
         emit(out, count, i, Op.FORK, threads[t, k.T_FORK_MM], 0, 0, 0, 0, source)
         if threads[t, k.T_MM] != source:
             threads[t, k.T_MM] = source
@@ -142,7 +145,10 @@ def about_tasks(r: Rows, i: int, t: int, threads: Ints, spaces: Spaces, out: Int
         mm = space_of(spaces, count, r.head[i, R_MM], False)
         if mm != threads[t, k.T_MM]:
             threads[t, k.T_NEW_MM] = mm
-        pages = span(r.args[i, 0], r.args[i, 2])
+        pages, call = span(r.args[i, 0], r.args[i, 2]), threads[t, k.T_CALL]
+        if call >= 0 and r.head[call, R_KIND] == Kind.ENTER_MREMAP and threads[t, k.T_MAPPED] == 0:
+            moves_to(r, i, call, mm, r.args[i, 1], out, count)
+            threads[t, k.T_MAPPED] = 1
         if pages > 0 and span(r.args[i, 1], r.args[i, 2]) == pages:
             emit(out, count, i, Op.MREMAP, mm, r.args[i, 0] & ~4095, pages, 0, c.TABLES_MOVED, r.args[i, 1] & ~4095)
     else:

@@ -16,7 +16,7 @@ from tracetool.probes import Kind
 Ints = npt.NDArray[Any]
 
 #: include/uapi/asm-generic/mman-common.h, hugetlb_encode.h; include/uapi/linux/userfaultfd.h: the type of its ioctls.
-MADV_FREE, MADV_HWPOISON, MAP_HUGETLB, IOCTL_USERFAULTFD = 8, 100, 0x40000, 0xAA
+MADV_HWPOISON, MAP_HUGETLB, IOCTL_USERFAULTFD = 100, 0x40000, 0xAA
 
 
 def unsupported(merged: Merged, op: Ints, flags: Ints, ts: Ints, counts: Iterable[str]) -> list[str]:
@@ -34,7 +34,6 @@ def unsupported(merged: Merged, op: Ints, flags: Ints, ts: Ints, counts: Iterabl
         ],
         _SPECIAL: [*_times(ts, (op == int(Op.SWAP_IN)) & (flags & c.SPECIAL != 0))],
         _POISON: [*_times(ts, (op == int(Op.MADVISE)) & (flags == MADV_HWPOISON))],
-        _LAZY: [*_times(ts, (op == int(Op.MADVISE)) & (flags == MADV_FREE))],
     }
     notes = [text.format(seen=f"seen {len(times)} times, first at {min(times)} ns") for text, times in found.items() if times]
     return [*notes, *(_FAILURE for name in counts if name == "memory_failure_event")]
@@ -53,5 +52,4 @@ _SPECIAL: Final = (
     "is not replayed"
 )
 _POISON: Final = "memory failure by MADV_HWPOISON ({seen}): poisoned pages count as swapped out, as in pagemap"
-_LAZY: Final = "MADV_FREE ({seen}): whether a page was dropped or kept shows only at its next fault; if reclaimed, it counts as swapped out"
 _FAILURE: Final = "memory failure (memory_failure_event): poisoned pages count as swapped out, as in pagemap"

@@ -19,8 +19,10 @@ FREE, PAGE, ZERO, SWAP = 0, 1, 2, 3  # P_KIND
 T_BASE, T_MM, T_HEAD, T_NEXT = range(4)
 TABLE_SHIFT: Final = 9
 
-# Pages, lives of page frames: dense frame number, mappings, first mapper, newest open reference, when KSM merged another into it.
-F_FRAME, F_MAPCOUNT, F_RMAP, F_REFS, F_KSM = range(5)
+# Pages, lives of page frames: dense frame number, mappings, first mapper, newest open reference, when KSM merged another into it, whether
+# MADV_FREE lets reclaim drop it and whether reclaim has tried to, whether it is on its way to another frame.
+F_FRAME, F_MAPCOUNT, F_RMAP, F_REFS, F_KSM, F_LAZY, F_MOVING = range(7)
+NOT_LAZY, LAZY, LAZY_TRIED = range(3)
 
 # Address spaces: first page table, entries, whether the trace saw it from the start, whether it is being torn down.
 A_TABLE, A_PTES, A_BORN, A_DYING = range(4)
@@ -37,8 +39,9 @@ L_MM, L_VPN = range(2)
 # Stays of a page (or the zero page, or a swap entry) at a place; how they began and ended.
 # The mapping that it belongs to may be of more pages: the order is log2 of how many.
 S_PLACE, S_PAGE, S_FROM, S_TO, S_BEGAN, S_ENDED, S_ORDER = range(7)
-BEFORE_TRACE, TOUCH, COPY, FORK, EARLY_COPY, ZERO_FILL, UNSHARE, SWAP_IN, AGAIN, MOVE, ZERO_PAGE = range(11)  # as schema.BEGAN
-OPEN, UNMAPPED, COPIED, EXIT, MOVED, SWAPPED_OUT, REPLACED, MERGED = range(8)  # as schema.ENDED
+# As schema.BEGAN, schema.ENDED.
+BEFORE_TRACE, TOUCH, COPY, FORK, EARLY_COPY, ZERO_FILL, UNSHARE, SWAP_IN, AGAIN, MOVE, ZERO_PAGE, MIGRATION = range(12)
+OPEN, UNMAPPED, COPIED, EXIT, MOVED, SWAPPED_OUT, REPLACED, MERGED, MIGRATED = range(9)
 
 # GUP references to one page: request, number of the page in it; begin, end and how well that is known; the page's next one.
 R_PAGE, R_PLACE, R_GROUP, R_INDEX, R_FROM, R_TO, R_RELEASED, R_NEXT = range(8)

@@ -12,7 +12,7 @@ from tracetool.memory_events import MemoryEvents, Op
 from tracetool.memory_events import codes as c
 from tracetool.replay import columns as k
 from tracetool.replay.columns import Events, World
-from tracetool.replay.observed import observe
+from tracetool.replay.observed import VIA_EXEC, observe
 from tracetool.replay.pagetables import rehash
 from tracetool_parsers.memory import empty
 
@@ -80,7 +80,7 @@ def rebuild(events: MemoryEvents) -> History:
 
 def _found_late(stays: Ints, places: Ints, events: MemoryEvents) -> Ints:
     """Let stays that were found when they had lasted for long begin where they can: not before another at that address has ended, nor
-    before fork made the address space; else before the trace.
+    before fork or exec made the address space; else before the trace.
     """
     late = np.flatnonzero(stays[:, k.S_FROM] < 0)
     if not late.size:
@@ -92,7 +92,9 @@ def _found_late(stays: Ints, places: Ints, events: MemoryEvents) -> Ints:
     ended = np.full(len(stays), -1, np.int64)
     ended[order[follows]] = stays[order[np.flatnonzero(follows) - 1], k.S_TO]
     made = np.full(events.spaces, -1, np.int64)
+    execs = np.flatnonzero((events.op == int(Op.GUP)) & (events.flags >> c.VIA_SHIFT == VIA_EXEC) & (events.mm >= 0))[::-1]
     forks = np.flatnonzero(events.op == int(Op.FORK))
+    made[events.mm[execs]] = execs
     made[events.mm[forks]] = forks
     made = made[place[:, k.L_MM]]
     stays[late, k.S_FROM] = np.maximum(ended, made)[late]
@@ -113,7 +115,7 @@ def _empty(events: MemoryEvents) -> World:
         ptes=_chained(_rows(ptes, 10), 0),
         vpn=np.zeros(ptes, np.int64),
         tables=_rows(n // 128 + 64, 4, np.int64),
-        pages=_room(n // 8 + 64, 5),
+        pages=_room(n // 8 + 64, 7),
         spaces=spaces,
         pte_hash=_hash(ptes),
         table_hash=_hash(n // 128 + 64),

@@ -28,6 +28,7 @@ _BEGINNINGS: Final[Mapping[str, str]] = {
     "again": "{who} maps {page} at {at} again",
     "move": "{who} maps {page} at {at}, moved there",
     "zero-page": "{who} reads {at}: the zero page",
+    "migration": "{who} has {page} at {at} now: the kernel moved it",
 }
 _ENDS: Final[Mapping[str, str]] = {
     "unmapped": "{who} unmaps {page} at {at}",
@@ -37,6 +38,7 @@ _ENDS: Final[Mapping[str, str]] = {
     "swapped-out": "{page} of {who} at {at} is swapped out",
     "replaced": "{page} of {who} at {at} is replaced",
     "merged": "{page} of {who} at {at} is merged by KSM",
+    "migrated": "{page} of {who} at {at} is moved to another frame",
 }
 _DECISIONS: Final[Mapping[str, str]] = {
     "copy": "{who} writes {at}: copied ({why})",

@@ -30,6 +30,8 @@ def new_page(w: World, event: int, frame: int) -> int:
     w.pages[page, k.F_RMAP] = -1
     w.pages[page, k.F_REFS] = -1
     w.pages[page, k.F_KSM] = -1
+    w.pages[page, k.F_LAZY] = k.NOT_LAZY
+    w.pages[page, k.F_MOVING] = 0
     before = w.frame_page[frame]
     if before >= 0:
         end_page(w, event, before)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from tracetool.memory_events import codes as c
 from tracetool.memory_events.codes import Op
 from tracetool.replay import columns as k
+from tracetool.replay.areas import change_areas
 from tracetool.replay.columns import Events, World
 from tracetool.replay.lives import begin_stay, drop, end_page, end_stay, new_page, new_place, step
-from tracetool.replay.pagetables import find, in_range, mapper, remove
+from tracetool.replay.pagetables import find, in_range, mapper
 from tracetool.replay.references import open_references, put_references, releasable, take_references
 from tracetool.schema import VIA
 from tracetool_parsers.loops import guarded, loop, part
 
-MADV_DONTNEED = 4
 #: What a fault returns when nothing was done (include/linux/mm_types.h, `enum vm_fault_reason`): VM_FAULT_OOM, SIGBUS, RETRY; FALLBACK.
 FAILED, VM_FAULT_FALLBACK = 0x403, 0x800
 #: GUP of an address space that no thread has run on yet is exec's, which fills it from nothing.
@@ -74,24 +74,56 @@ def _map_again(w: World, e: Events, i: int, t: int) -> None:
         if page < 0:
             page = new_page(w, -1, frame)
         pte = find(w, mm, first + n)
+        began = k.AGAIN
         if pte >= 0:
-            if w.ptes[pte, k.P_KIND] == k.PAGE:
-                if w.ptes[pte, k.P_PAGE] == page:
-                    continue
-                w.threads[t, k.X_REPLACED] = w.ptes[pte, k.P_PAGE]
-            # Nobody but KSM puts a page that is mapped elsewhere in the place of another (mm/ksm.c, `replace_page`).
-            merged = w.ptes[pte, k.P_KIND] == k.PAGE and w.pages[page, k.F_MAPCOUNT] > 0
-            if merged and w.pages[page, k.F_KSM] < 0:
-                w.pages[page, k.F_KSM] = i
-            end_stay(w, i, pte, k.MERGED if merged else k.REPLACED)
+            held = w.ptes[pte, k.P_PAGE] if w.ptes[pte, k.P_KIND] == k.PAGE else -1
+            if held == page:
+                w.pages[page, k.F_MOVING] = 0
+                continue
+            ended = k.REPLACED
+            if held >= 0 and w.pages[held, k.F_MOVING]:
+                began, ended = k.MIGRATION, k.MIGRATED
+                w.pages[page, k.F_LAZY] = w.pages[held, k.F_LAZY]
+                if w.pages[held, k.F_KSM] >= 0:
+                    w.pages[page, k.F_KSM] = i
+            elif held >= 0:
+                w.threads[t, k.X_REPLACED] = held
+                # Nobody but KSM puts a page that is mapped elsewhere in the place of another (mm/ksm.c, `replace_page`).
+                if w.pages[page, k.F_MAPCOUNT] > 0:
+                    ended = k.MERGED
+                    if w.pages[page, k.F_KSM] < 0:
+                        w.pages[page, k.F_KSM] = i
+            end_stay(w, i, pte, ended)
+        elif e.flags[i] & c.SPLIT and w.spaces[mm, k.A_BORN]:
+            # Not mapped any more: mremap has moved it before the split says what the mapping was.
+            continue
         else:
             pte = new_place(w, mm, first + n)
-        begin_stay(w, i, pte, k.PAGE, page, k.AGAIN, order)
+        begin_stay(w, i, pte, k.PAGE, page, began, order)
         step(w, i, k.STEP_AGAIN, w.ptes[pte, k.P_PLACE], page, -1)
 
 
 @guarded
+def _zero(w: World, event: int, pte: int) -> None:
+    """The zero page takes the place of a page that held nothing else."""
+    end_stay(w, event, pte, k.MERGED)
+    begin_stay(w, event, pte, k.ZERO, k.THE_ZERO_PAGE, k.ZERO_PAGE, 0)
+    step(w, event, k.STEP_ZERO, w.ptes[pte, k.P_PLACE], -1, -1)
+
+
+@guarded
+def _freed(w: World, event: int, page: int) -> None:
+    """A page that was to come back and is freed instead held nothing but zeros: taken out of a larger page, it gives way to the zero page
+    (mm/migrate.c, `try_to_map_unused_to_zeropage`, since v6.12).
+    """
+    while w.pages[page, k.F_MOVING] and w.pages[page, k.F_RMAP] >= 0:
+        _zero(w, event, w.pages[page, k.F_RMAP])
+    end_page(w, event, page)
+
+
+@guarded
 def _unmap(w: World, e: Events, i: int, t: int) -> None:
+    first = e.address[i] >> 12
     for n in range(e.frames[i]):
         page = w.frame_page[e.frame[i] + n]
         if page < 0:
@@ -100,13 +132,23 @@ def _unmap(w: World, e: Events, i: int, t: int) -> None:
             w.threads[t, k.X_REPLACED] = -1
             _take_effect(w, e, i, t)
             continue
+        if e.flags[i] & c.MIGRATES:
+            # It comes back, as another frame or as itself; only pages of nothing but zeros do not (`_freed`).
+            w.pages[page, k.F_MOVING] = 1
+            continue
         mm = e.mm[i]
-        pte = mapper(w, page, mm) if mm >= 0 else -1
+        pte = mapper(w, page, mm, first, first + e.arg[i]) if mm >= 0 else -1
         if pte < 0 and w.pages[page, k.F_MAPCOUNT] == 1:
             # Only one can have been meant, whatever the context seemed to say.
             pte = w.pages[page, k.F_RMAP]
         if pte < 0:
             w.counts[k.UNKNOWN_UNMAPS] += 1
+        elif e.flags[i] & c.SWAPPED and w.pages[page, k.F_LAZY] == k.LAZY_TRIED:
+            # Dropped as MADV_FREE allows: it was not written to since.
+            w.pages[page, k.F_LAZY] = k.LAZY
+            drop(w, i, pte, k.UNMAPPED)
+        elif e.flags[i] & c.ZEROED:
+            _zero(w, i, pte)
         elif e.flags[i] & c.SWAPPED:
             end_stay(w, i, pte, k.SWAPPED_OUT)
             begin_stay(w, i, pte, k.SWAP, k.SWAPPED, k.AGAIN, 0)
@@ -130,7 +172,9 @@ def _cow_begin(w: World, e: Events, i: int, t: int) -> None:
         before = k.THE_ZERO_PAGE
         if pte < 0:
             pte = new_place(w, mm, vpn)
-            begin_stay(w, -1, pte, k.ZERO, k.THE_ZERO_PAGE, k.BEFORE_TRACE, 0)
+            # UFFDIO_ZEROPAGE may have mapped it at any time since the area was made; that it was there before this, nothing says.
+            late = e.flags[i] & c.USERFAULTFD != 0 and w.spaces[mm, k.A_BORN] != 0
+            begin_stay(w, i if late else -1, pte, k.ZERO, k.THE_ZERO_PAGE, k.ZERO_PAGE if late else k.BEFORE_TRACE, 0)
             step(w, i, k.STEP_ZERO, w.ptes[pte, k.P_PLACE], -1, -1)
     elif pte >= 0 and w.ptes[pte, k.P_KIND] == k.PAGE:
         before = w.ptes[pte, k.P_PAGE]
@@ -235,141 +279,23 @@ def _fault(w: World, e: Events, i: int) -> None:
     if e.flags[i] & c.USERFAULTFD and e.flags[i] & c.TRIED == 0:
         # It waits for another thread, which maps a page with a word (UFFDIO_COPY) or the zero page without one; then it tries again.
         return
-    if find(w, e.mm[i], e.address[i] >> 12) >= 0 or not w.spaces[e.mm[i], k.A_BORN]:
+    if not w.spaces[e.mm[i], k.A_BORN]:
         return
-    pte = new_place(w, e.mm[i], e.address[i] >> 12)
-    begin_stay(w, i, pte, k.ZERO, k.THE_ZERO_PAGE, k.ZERO_PAGE, 0)
-    step(w, i, k.STEP_ZERO, w.ptes[pte, k.P_PLACE], -1, -1)
+    huge = e.flags[i] & c.HUGE != 0
+    first = e.address[i] >> 12 & ~511 if huge else e.address[i] >> 12
+    for vpn in range(first, first + 512 if huge else first + 1):
+        if find(w, e.mm[i], vpn) < 0:
+            pte = new_place(w, e.mm[i], vpn)
+            begin_stay(w, i, pte, k.ZERO, k.THE_ZERO_PAGE, k.ZERO_PAGE, 9 if huge else 0)
+            step(w, i, k.STEP_ZERO, w.ptes[pte, k.P_PLACE], -1, -1)
 
 
 @guarded
-def _fork(w: World, e: Events, i: int) -> None:
-    """What the parent has in the range, the child has too; where fork copied a page early, the child's is there already."""
-    child, parent = e.mm[i], e.arg[i]
-    if e.flags[i] & c.COPIED == 0 or parent < 0:
-        return
-    first = e.address[i] >> 12
-    for n in range(in_range(w, child, first, first + e.pages[i])):
-        # An early copy of a page that is older than the trace: nothing is known to be shared.
-        own = w.found[n]
-        if find(w, parent, w.vpn[own]) < 0:
-            step(w, i, k.STEP_NEW, w.ptes[own, k.P_PLACE], w.ptes[own, k.P_PAGE], k.EARLY_COPY)
-    number = in_range(w, parent, first, first + e.pages[i])
-    for n in range(number):
-        of = w.found[n]
-        own = find(w, child, w.vpn[of])
-        early = w.ptes[own, k.P_PAGE] if own >= 0 else -1
-        if own < 0:
-            own = new_place(w, child, w.vpn[of])
-            stay = w.ptes[of, k.P_STAY]
-            begin_stay(w, i, own, w.ptes[of, k.P_KIND], w.stays[stay, k.S_PAGE], k.FORK, w.stays[stay, k.S_ORDER])
-        step(w, i, k.STEP_SHARE, w.ptes[of, k.P_PLACE], w.ptes[own, k.P_PLACE], early)
-
-
-@guarded
-def _zap(w: World, event: int, mm: int, first: int, end: int) -> None:
-    """The zero page and swap entries go without a word; mapped pages are told by rmap_remove."""
-    number = in_range(w, mm, first, end)
-    for n in range(number):
-        if w.ptes[w.found[n], k.P_KIND] != k.PAGE:
-            drop(w, event, w.found[n], k.UNMAPPED)
-
-
-@guarded
-def _table_move(w: World, e: Events, i: int) -> None:
-    mm, first, to = e.mm[i], e.address[i] >> 12, e.arg[i] >> 12
-    number = in_range(w, mm, first, first + e.pages[i])
-    # exec moves its stack by less than its length at times: all entries go before the first one comes back.
-    for n in range(number):
-        old = w.found[n]
-        w.found[n] = w.ptes[old, k.P_STAY]
-        end_stay(w, i, old, k.MOVED)
-        remove(w, old)
-    for n in range(number):
-        place, page = w.stays[w.found[n], k.S_PLACE], w.stays[w.found[n], k.S_PAGE]
-        vpn = w.places[place, k.L_VPN] - first + to
-        stale = find(w, mm, vpn)
-        if stale >= 0:
-            w.counts[k.HEALED] += 1
-            drop(w, i, stale, k.UNMAPPED)
-        new = new_place(w, mm, vpn)
-        kind = k.PAGE if page >= 0 else k.ZERO if page == k.THE_ZERO_PAGE else k.SWAP
-        begin_stay(w, i, new, kind, page, k.MOVE, w.stays[w.found[n], k.S_ORDER])
-        step(w, i, k.STEP_MOVE, place, w.ptes[new, k.P_PLACE], -1)
-
-
-@guarded
-def _exit(w: World, e: Events, i: int) -> None:
-    """Teardown begins: what goes without a word goes now. When it is over nothing is left."""
-    mm = e.mm[i]
-    if mm < 0:
-        return
-    over = e.flags[i] & c.EXIT_DONE != 0
-    w.spaces[mm, k.A_DYING] = 0 if over else 1
-    number = in_range(w, mm, 0, 1 << 45)
-    for n in range(number):
-        if over or w.ptes[w.found[n], k.P_KIND] != k.PAGE:
-            drop(w, i, w.found[n], k.EXIT)
-
-
-@guarded
-def _protect(w: World, e: Events, i: int) -> None:
-    if e.mm[i] < 0:
-        return
-    first = e.address[i] >> 12
-    number = in_range(w, e.mm[i], first, first + e.pages[i])
-    for n in range(number):
-        step(w, i, k.STEP_PROTECT, w.ptes[w.found[n], k.P_PLACE], 1 if e.flags[i] & 2 else 0, -1)
-
-
-@guarded
-def _snapshot(w: World, e: Events, i: int) -> None:
-    """What was there before the trace, or where it was cut."""
-    mm, vpn, held = e.mm[i], e.address[i] >> 12, e.flags[i]
-    if mm < 0:
-        return
-    if held == c.WHOLE:
-        w.spaces[mm, k.A_BORN] = 1
-        return
-    if find(w, mm, vpn) >= 0 or (held == c.IS_PAGE and e.frames[i] != 1):
-        return
-    pte = new_place(w, mm, vpn)
-    place = w.ptes[pte, k.P_PLACE]
-    if held == c.IS_PAGE:
-        page = w.frame_page[e.frame[i]]
-        if page < 0:
-            page = new_page(w, -1, e.frame[i])
-        begin_stay(w, -1, pte, k.PAGE, page, k.BEFORE_TRACE, e.arg[i])
-        step(w, i, k.STEP_AGAIN, place, page, -1)
-    elif held == c.IS_ZERO:
-        begin_stay(w, -1, pte, k.ZERO, k.THE_ZERO_PAGE, k.BEFORE_TRACE, 0)
-        step(w, i, k.STEP_ZERO, place, -1, -1)
-    else:
-        begin_stay(w, -1, pte, k.SWAP, k.SWAPPED, k.BEFORE_TRACE, 0)
-        step(w, i, k.STEP_SWAP_OUT, place, -1, -1)
-
-
-@guarded
-def _areas(w: World, e: Events, i: int) -> None:
-    """System calls that change areas, and address spaces that come and go."""
-    op, mm = e.op[i], e.mm[i]
-    if op == Op.SNAPSHOT:
-        _snapshot(w, e, i)
-    elif op == Op.FORK_RANGE:
-        _fork(w, e, i)
-    elif op == Op.FORK:
-        w.spaces[mm, k.A_BORN] = 1 if e.arg[i] >= 0 and w.spaces[e.arg[i], k.A_BORN] else 0
-    elif op == Op.EXIT:
-        _exit(w, e, i)
-    elif op == Op.MREMAP:
-        if mm >= 0 and e.flags[i] == c.TABLES_MOVED:
-            _table_move(w, e, i)
-        elif mm >= 0 and e.flags[i] < e.pages[i]:
-            _zap(w, i, mm, (e.address[i] >> 12) + e.flags[i], (e.address[i] >> 12) + e.pages[i])
-    elif mm >= 0 and (op == Op.MUNMAP or op == Op.MMAP or (op == Op.MADVISE and e.flags[i] == MADV_DONTNEED)):
-        _zap(w, i, mm, e.address[i] >> 12, (e.address[i] >> 12) + e.pages[i])
-    elif op == Op.MPROTECT:
-        _protect(w, e, i)
+def _reclaim(w: World, e: Events, i: int) -> None:
+    """Reclaim tries to unmap a page. Tried before in vain, it was written to since MADV_FREE, and is a page like others again."""
+    page = w.frame_page[e.frame[i]] if e.frames[i] > 0 else -1
+    if page >= 0 and w.pages[page, k.F_LAZY] != k.NOT_LAZY:
+        w.pages[page, k.F_LAZY] = k.LAZY_TRIED if w.pages[page, k.F_LAZY] == k.LAZY else k.NOT_LAZY
 
 
 @guarded
@@ -387,7 +313,7 @@ def _need(w: World, e: Events, i: int) -> int:
         return need
     if op == Op.REF_PUT:
         return releasable(w, e, i)
-    if op == Op.COW_END and e.flags[i] & c.HUGE:
+    if (op == Op.COW_END or op == Op.FAULT) and e.flags[i] & c.HUGE:
         return 512
     if (mm >= 0 and op >= Op.MMAP) or op == Op.EXIT or op == Op.REF_GET:
         return w.spaces[mm, k.A_PTES] if mm >= 0 else 0
@@ -447,7 +373,7 @@ def observe(w: World, e: Events, start: int, end: int, says_write: int) -> int:
             for n in range(e.frames[i]):
                 page = w.frame_page[e.frame[i] + n]
                 if page >= 0:
-                    end_page(w, i, page)
+                    _freed(w, i, page)
         elif op == Op.MAP_NEW:
             if e.mm[i] >= 0 and e.frames[i] > 0:
                 _map_new(w, e, i, t)
@@ -465,6 +391,8 @@ def observe(w: World, e: Events, start: int, end: int, says_write: int) -> int:
             take_references(w, e, i)
         elif op == Op.REF_PUT:
             put_references(w, e, i)
+        elif op == Op.SWAP_OUT:
+            _reclaim(w, e, i)
         else:
-            _areas(w, e, i)
+            change_areas(w, e, i)
     return end

@@ -150,12 +150,18 @@ def unlink(w: World, pte: int) -> None:
 
 
 @guarded
-def mapper(w: World, page: int, mm: int) -> int:
-    """The entry of `mm` that maps `page`, or -1."""
-    pte = w.pages[page, k.F_RMAP]
-    while pte >= 0 and w.ptes[pte, k.P_MM] != mm:
+def mapper(w: World, page: int, mm: int, first: int, end: int) -> int:
+    """The entry of `mm` that maps `page`, or -1; of several, as of a page that KSM merged, the lowest in [first, end) page numbers."""
+    pte, found = w.pages[page, k.F_RMAP], -1
+    while pte >= 0:
+        if w.ptes[pte, k.P_MM] == mm:
+            if first <= w.vpn[pte] < end:
+                if found < 0 or not first <= w.vpn[found] < end or w.vpn[pte] < w.vpn[found]:
+                    found = pte
+            elif found < 0:
+                found = pte
         pte = w.ptes[pte, k.P_RNEXT]
-    return pte
+    return found
 
 
 @guarded
