@@ -22,7 +22,7 @@ from benchmarks.peers import all_peers, found, perf_script
 from benchmarks.perf import make_large_perf, measure_perf
 from benchmarks.processes import PROJECT
 from benchmarks.reading import Peer
-from benchmarks.replay import measure_replay
+from benchmarks.replay import measure_random_replay, measure_replay
 from benchmarks.report import into_readme, render
 from benchmarks.results import Figure, Results
 from benchmarks.start import measure_first_reading, measure_start
@@ -78,7 +78,7 @@ def measure(events: int, runs: int) -> Results:
             # The program that prints would take minutes for ten times as much.
             figures += [*read, *_ten_times(large, folder, [peer for peer in peers if peer.name != "trace-cmd report"], runs)]
             figures += [*measure_kind(large, runs), metadata, *measure_text(text, runs)]
-            figures += measure_replay(large.path, runs)
+            figures += [*measure_replay(large.path, runs), *measure_random_replay(events, runs)]
             first = measure_first_reading(large.path, runs)
             left_out += missing + failed
         perf = make_large_perf(PERF_RECORDING, folder / "perf.data", events)

@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import functools
+import statistics
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
-from benchmarks.results import Figure
-from tracetool.memory_events import memory_events
+import numpy as np
+
+from benchmarks.processes import run
+from benchmarks.results import Figure, Speed
+from tracetool.errors import TraceError
+from tracetool.memory_events import MemoryEvents, Op, memory_events
 from tracetool.policies import POLICIES
-from tracetool.replay.history import rebuild
+from tracetool.replay.columns import S_FROM, S_TO, Events
+from tracetool.replay.history import History, _empty, _larger, rebuild
+from tracetool.replay.observed import observe
 from tracetool.replay.simulated import replay_steps
 from tracetool_parsers import open_trace
 
 T = TypeVar("T")
+
+#: Seconds that so many memory events may take.
+_TARGET: Final = 0.2
+_OF: Final = 2_000_000
+#: What `Events` has, as `MemoryEvents` calls it; the arrays that end up in a `History`.
+_COLUMNS: Final = ("op", "mm", "address", "pages", "first_frame", "frames", "flags", "arg", "thread")
+_RETURNED: Final = ("places", "stays", "refs", "decisions", "steps")
 
 
 def measure_replay(path: Path, runs: int) -> list[Figure]:
@@ -36,6 +52,41 @@ def measure_replay(path: Path, runs: int) -> list[Figure]:
         seconds, _ = _timed(runs, functools.partial(replay_steps, history, policy))
         figures.append(Figure("replay", f"the history under `{policy.name}`", seconds, events=len(events)))
     return figures
+
+
+def measure_random_replay(events: int, runs: int) -> list[Figure]:
+    """The observed replay of a made-up random history of about so many memory events, and what it takes beside its input and its tables.
+
+    Raises:
+        TraceError: tracetool itself fails.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "random.dat"
+        command = [sys.executable, "-c", "from tracetool.cli import main; main()", "synth", "random"]
+        finished = run([*command, "--events", str(events * 3 // 2), "-o", str(path)])
+        if finished.code:
+            raise TraceError(f"tracetool synth ended with exit code {finished.code}", hint="what it said is above")
+        raw = open_trace(path)
+        made = memory_events(raw, raw.metadata.kernel)
+    seconds, history = _timed(runs, functools.partial(rebuild, made))
+    allowed = _TARGET * len(made) / _OF
+    fast = Speed("0.2 s for 2 million", allowed / statistics.median(seconds), 1)
+    taken, bound = working_memory(made, history)
+    what = "random history: memory events to the observed history"
+    return [Figure("replay", what, seconds, len(made), max_anon=taken, bound=bound, against=(fast,))]
+
+
+def working_memory(events: MemoryEvents, history: History) -> tuple[int, int]:
+    """Bytes of the arrays that the replay works with and does not return, and 64 for each page at the fullest moment and 8 an event."""
+    world, position = _empty(events), 0
+    columns = Events(*(getattr(events, name) for name in _COLUMNS))
+    says_write = int(((events.op == int(Op.COW_END)) & (events.arg & 8 != 0)).any())
+    while (position := observe.run(len(events), world, columns, position, len(events), says_write)) < len(events):
+        world = _larger(world)
+    working = sum(getattr(world, name).nbytes for name in world._fields if name not in _RETURNED)
+    begun, ended = (np.bincount(history.stays[:, column] + 1, minlength=len(events) + 2) for column in (S_FROM, S_TO))
+    ended[0] = 0
+    return working, 64 * int(np.cumsum(begun - ended).max()) + 8 * len(events)
 
 
 def _timed(runs: int, stage: Callable[[], T]) -> tuple[list[float], T]:

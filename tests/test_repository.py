@@ -36,13 +36,15 @@ def project_files() -> list[Path]:
 
 
 def test_fixtures_are_small() -> None:
-    assert sum(path.stat().st_size for path in FIXTURES.iterdir() if path.is_file()) < 8_000_000
+    assert sum(path.stat().st_size for path in FIXTURES.rglob("*") if path.is_file()) < 8_000_000
 
 
 def test_every_fixture_has_its_line_and_its_truth() -> None:
     described = re.findall(r"^\| `([^`]+\.dat)`", (FIXTURES / "README.md").read_text(), flags=re.MULTILINE)
-    assert sorted(described) == [trace.name for trace in fixture_traces()]
-    assert [trace.name for trace in fixture_traces() if not truth_of(trace).is_file()] == []
+    traces = sorted(FIXTURES.rglob("*.dat"))
+    assert sorted(described) == sorted(trace.relative_to(FIXTURES).as_posix() for trace in traces)
+    truths = [truth_of(trace) for trace in traces]
+    assert [each.name for each in truths if not (each.is_file() or each.with_name(f"{each.name}.gz").is_file())] == []
 
 
 @pytest.mark.parametrize("trace", fixture_traces(), ids=lambda trace: trace.stem)

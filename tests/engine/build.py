@@ -37,6 +37,8 @@ CLONE_VM, CLONE_THREAD, FORK_FLAGS = 0x100, 0x10000, 0x1200000
 PTE_SPECIAL = 0x200
 VM_FAULT_WRITE = 8
 
+#: Threads of the kernel.
+KSMD, KSWAPD = 4000, 4001
 #: An order-0 frame that nothing else uses.
 FIRST_FRAME: Final = 0x1000
 
@@ -261,6 +263,42 @@ class Machine(Recording):
         """mprotect of one page."""
         self.event("sys_enter_mprotect", p.tid, start=at, len=PAGE, prot=protection)
         return self.event("sys_exit_mprotect", p.tid, ret=0)
+
+    def mremap(self, p: Process, old: int, new: int, there: int | None = None) -> int:
+        """mremap moves one page; `there` is the frame that the new address maps until then."""
+        self.event("sys_enter_mremap", p.tid, addr=old, old_len=PAGE, new_len=PAGE, flags=3)
+        self._unmap(p, there)
+        self.event("table_move", p.tid, mm=p.mm, old=old, new=new, len=PAGE)
+        return self.event("sys_exit_mremap", p.tid, ret=new)
+
+    def swap_out(self, tid: int, pfn: int, mappings: Iterable[tuple[Process, int]]) -> None:
+        """Reclaim unmaps a page wherever it is mapped."""
+        for p, at in mappings:
+            self.event("swap_unmap", tid, mm=p.mm, address=at, page=struct_page(pfn))
+            self.event("rmap_remove", tid, mm=p.mm, page=struct_page(pfn))
+
+    def swap_in(self, p: Process, at: int, pfn: int, *, write: bool, then: int | None = None, exclusive: bool = False) -> None:
+        """A swapped page is touched and mapped as frame `pfn`; a store that may not go there copies it to frame `then`."""
+        flags = WRITE_FAULT if write else READ_FAULT
+        self.fault(p, at, flags)
+        self.event("swap_fault", p.tid, mm=p.mm, address=at, fault_flags=flags, pte=1 << 59)
+        self.map_again(p.tid, p.mm, at, pfn)
+        if write and not exclusive:
+            self.event("cow_fault", p.tid, mm=p.mm, address=at, vm_flags=VM_ANON, fault_flags=flags, pte=(pfn << 12) | 0x65)
+            if then is not None:
+                self.map_new(p.tid, p.mm, at, then)
+                self.event("rmap_remove", p.tid, mm=p.mm, page=struct_page(pfn))
+            self.event("cow_fault_done", p.tid, ret=VM_FAULT_WRITE)
+        self.event("swap_fault_done", p.tid, ret=0)
+
+    def map_again(self, tid: int, mm: int, at: int, pfn: int) -> int:
+        """A page that there is already is mapped."""
+        return self.event("anon_add", tid, mm=mm, address=at, page=struct_page(pfn), flags=0)
+
+    def ksm_merge(self, p: Process, at: int, old: int, merged: int) -> int:
+        """ksmd puts the merged page in the place of an equal one."""
+        self.map_again(KSMD, p.mm, at, merged)
+        return self.event("rmap_remove", KSMD, mm=p.mm, page=struct_page(old))
 
     def exit(self, p: Process, frames: Iterable[int]) -> None:
         """The process ends; `frames` are those that its mm still maps."""

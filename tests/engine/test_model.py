@@ -23,6 +23,8 @@ from engine.build import (
     FOLL_GET,
     FOLL_LONGTERM,
     FOLL_WRITE,
+    KSMD,
+    KSWAPD,
     PAGE,
     UNSHARE_FAULT,
     WRITE_FAULT,
@@ -35,7 +37,7 @@ from tracetool.replay import Replay
 
 EXAMPLES: Final = int(os.environ.get("TRACETOOL_MODEL_EXAMPLES", "200"))
 ADDRESSES, PROCESSES = 6, 4
-ZERO: Final = "zero page"
+ZERO, IN_SWAP = "zero page", "in swap"
 
 
 @dataclass
@@ -47,14 +49,24 @@ class Frame:
     gets: int = 0
     pins: int = 0
     exclusive: bool = True
+    merged: bool = False
+
+
+@dataclass
+class Slot:
+    """A page in swap: how many entries refer to it, and the page that was read back while others still do."""
+
+    entries: int
+    cached: Frame | None = None
 
 
 @dataclass
 class Entry:
-    """A page table entry: a page or the zero page, and whether it may be written without a fault."""
+    """A page table entry: a page, the zero page, or a slot in swap; and whether it may be written without a fault."""
 
     page: Frame | None
     writable: bool
+    slot: Slot | None = None
 
 
 @dataclass
@@ -104,6 +116,7 @@ class Model:
         self.memory: dict[int, dict[int, Entry]] = {}
         self.has_pinned: set[int] = set()
         self.references: dict[int, Reference] = {}
+        self.slots: list[Slot] = []
         self._names = count(100)
         self._free: list[int] = []
 
@@ -113,13 +126,23 @@ class Model:
         return page
 
     def drop(self, tid: int, at: int) -> Frame | None:
-        page = self.memory[tid].pop(at).page
-        if page:
-            page.maps.discard((tid, at))
-        return page
+        entry = self.memory[tid].pop(at)
+        if entry.page:
+            entry.page.maps.discard((tid, at))
+        if entry.slot:
+            self.leave_slot(tid, entry.slot)
+        return entry.page
+
+    def leave_slot(self, tid: int, slot: Slot) -> None:
+        """One entry less; without any the page that was read back is in swap no more."""
+        slot.entries -= 1
+        if not slot.entries and slot.cached:
+            cached, slot.cached = slot.cached, None
+            self.freed(tid, cached)
 
     def freed(self, tid: int, page: Frame | None) -> None:
-        if page and not page.maps and not page.gets and not page.pins:
+        in_swap = any(slot.cached is page for slot in self.slots)
+        if page and not page.maps and not page.gets and not page.pins and not in_swap:
             self.says.free(tid, page.name)
             self._free.append(page.name)
 
@@ -129,6 +152,8 @@ class Model:
         if at not in self.memory[tid]:
             self.memory[tid][at] = Entry(None, False)
             self.says.read_zero(self.processes[tid], address(at))
+        elif self.memory[tid][at].slot:
+            self.swap_in(tid, at, write=False)
 
     def would_fault(self, tid: int, at: int) -> bool:
         entry = self.memory[tid].get(at)
@@ -140,6 +165,8 @@ class Model:
             page = self.new_page(tid, at)
             self.memory[tid][at] = Entry(page, True)
             self.says.touch(p, address(at), page.name)
+        elif entry.slot:
+            self.swap_in(tid, at, write=True)
         elif entry.page is None:
             page = self.new_page(tid, at)
             self.memory[tid][at] = Entry(page, True)
@@ -151,7 +178,7 @@ class Model:
     def break_cow(self, tid: int, at: int, old: Frame, flags: int) -> None:
         """The process gets the page to itself."""
         p = self.processes[tid]
-        if STORE_COPIES[self.policy](old):
+        if old.merged or STORE_COPIES[self.policy](old):
             page = self.new_page(tid, at)
             self.says.cow(p, address(at), old.name, page.name, flags=flags)
             old.maps.discard((tid, at))
@@ -176,7 +203,9 @@ class Model:
                 page.maps.add((child, at))
                 page.exclusive = False
             entry.writable = False
-            self.memory[child][at] = Entry(page, False)
+            self.memory[child][at] = Entry(page, False, entry.slot)
+            if entry.slot:
+                entry.slot.entries += 1
         made = self.says.fork(self.processes[tid], child, [(BASE, ADDRESSES)], early=early)
         if made:
             self.processes[child] = made
@@ -226,6 +255,77 @@ class Model:
             self.says.pipe_release(tid, page.name)
         self.freed(tid, page)
 
+    def move(self, tid: int, at: int, to: int) -> None:
+        """mremap: what was at the new address goes."""
+        there = self.drop(tid, to) if to in self.memory[tid] else None
+        entry = self.memory[tid].pop(at, None)
+        self.says.mremap(self.processes[tid], address(at), address(to), there.name if there else None)
+        if entry:
+            self.memory[tid][to] = entry
+            if entry.page:
+                entry.page.maps.discard((tid, at))
+                entry.page.maps.add((tid, to))
+        self.freed(tid, there)
+
+    def swap_out(self, tid: int, at: int) -> None:
+        """Reclaim takes a page that nobody references; what was read back from swap goes back to its slot."""
+        entry = self.memory[tid].get(at)
+        page = entry.page if entry else None
+        if page is None or page.merged or page.gets or page.pins:
+            return
+        slot = next((slot for slot in self.slots if slot.cached is page), None)
+        if slot is None:
+            slot = Slot(0)
+            self.slots.append(slot)
+        mappings = sorted(page.maps)
+        self.says.swap_out(KSWAPD, page.name, [(self.processes[tid], address(at)) for tid, at in mappings])
+        for owner, where in mappings:
+            self.memory[owner][where] = Entry(None, False, slot)
+        slot.entries += len(mappings)
+        slot.cached = None
+        page.maps.clear()
+        self.freed(KSWAPD, page)
+
+    def swap_in(self, tid: int, at: int, *, write: bool) -> None:
+        """Read back once for all entries; a store has the page to itself when no other entry or mapping is left."""
+        slot, p = self.memory[tid][at].slot, self.processes[tid]
+        assert slot
+        page = slot.cached or Frame(self._free.pop() if self._free else next(self._names))
+        slot.cached = page
+        page.maps.add((tid, at))
+        alone = slot.entries == 1 and len(page.maps) == 1 and not page.gets and not page.pins
+        page.exclusive = alone
+        self.memory[tid][at] = Entry(page, write and alone)
+        slot.entries -= 1
+        if not slot.entries:
+            slot.cached = None
+        copy = Frame(self._free.pop() if self._free else next(self._names)) if write and not alone else None
+        self.says.swap_in(p, address(at), page.name, write=write, exclusive=alone, then=copy.name if copy else None)
+        if copy:
+            page.maps.discard((tid, at))
+            copy.maps.add((tid, at))
+            self.memory[tid][at] = Entry(copy, True)
+            self.freed(tid, page)
+
+    def merge(self, tid: int, at: int, other: int, where: int) -> None:
+        """KSM merges the page at one place into that at another; neither may be referenced or in swap."""
+        one, two = (self.memory[owner].get(place) for owner, place in ((tid, at), (other, where)))
+        old, kept = (entry.page if entry else None for entry in (one, two))
+        if old is None or kept is None or old is kept or old.merged or any(
+            page.gets or page.pins or any(slot.cached is page for slot in self.slots) for page in (old, kept)
+        ):  # fmt: skip
+            return
+        if not kept.merged and len(kept.maps) > 1:
+            return
+        kept.merged, kept.exclusive = True, False
+        for owner, place in kept.maps:
+            self.memory[owner][place].writable = False
+        self.says.ksm_merge(self.processes[tid], address(at), old.name, kept.name)
+        old.maps.discard((tid, at))
+        kept.maps.add((tid, at))
+        self.memory[tid][at] = Entry(kept, False)
+        self.freed(KSMD, old)
+
     def exit(self, tid: int) -> None:
         pages = [self.drop(tid, at) for at in list(self.memory[tid])]
         del self.memory[tid]
@@ -239,7 +339,9 @@ class Model:
     def owned(self) -> dict[tuple[int, int], tuple[str | int, int, int, int]]:
         """(tid, address) -> page, mappings, GET and PIN references."""
         return {
-            (tid, address(at)): (e.page.name, len(e.page.maps), e.page.gets, e.page.pins) if e.page else (ZERO, 0, 0, 0)
+            (tid, address(at)): (e.page.name, len(e.page.maps), e.page.gets, e.page.pins)
+            if e.page
+            else (IN_SWAP if e.slot else ZERO, 0, 0, 0)
             for tid, entries in self.memory.items()
             for at, e in entries.items()
         }
@@ -259,6 +361,20 @@ acts = st.lists(
     ),
     min_size=5,
     max_size=40,
+)
+
+
+#: The same with what happens to pages behind the back of their owners.
+more_acts = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ["write", "swap-out"] * 3 + ["fork", "read", "merge"] * 2 + ["move", "splice", "pin-w", "release", "unmap", "exit"]
+        ),
+        st.integers(0, 23),
+        st.sampled_from([0] * 4 + [1] * 3 + list(range(2, ADDRESSES))),
+    ),
+    min_size=5,
+    max_size=50,
 )
 
 
@@ -302,11 +418,24 @@ class History:
         elif name == "release" and self.recorded.references:
             released = self._oldest(choice)
             self._both(lambda model: model.release(tid, released))
-        elif name in ("read", "unmap"):
-            self._both(lambda model: getattr(model, name)(tid, at))
         elif name == "exit" and len(self.recorded.memory) > 1:
             self._both(lambda model: model.exit(tid))
+        else:
+            self._happen(name, tid, at, choice)
         return True
+
+    def _happen(self, name: str, tid: int, at: int, choice: int) -> None:
+        """What no page is ever refused to."""
+        if name in ("read", "unmap"):
+            self._both(lambda model: getattr(model, name)(tid, at))
+        elif name == "move":
+            self._both(lambda model: model.move(tid, at, (at + 1 + choice % (ADDRESSES - 1)) % ADDRESSES))
+        elif name == "swap-out":
+            self._both(lambda model: model.swap_out(tid, at))
+        elif name == "merge":
+            alive = sorted(self.recorded.memory)
+            other, where = alive[choice // 3 % len(alive)], (at + choice) % ADDRESSES
+            self._both(lambda model: model.merge(tid, at, other, where))
 
     def _both(self, act: Callable[[Model], object]) -> None:
         for model in (self.recorded, self.other):
@@ -321,7 +450,7 @@ class History:
 
 def replayed(replay: Replay, at: int) -> dict[tuple[int, int], tuple[str | int, int, int, int]]:
     return {
-        key: (ZERO if row["zero"] else row["pfn"], row["mapcount"], row["references"], row["pins"])
+        key: (ZERO if row["zero"] else IN_SWAP if row["swapped"] else row["pfn"], row["mapcount"], row["references"], row["pins"])
         for key, row in pages_of(replay, at).items()
     }
 
@@ -337,6 +466,20 @@ def test_the_observed_replay_is_the_model(drawn: list[Act], recorded: str, momen
     assert (replay.history.unknown_unmaps, replay.history.healed) == (0, 0)
     for at, owned in history.moments[-1:] + history.moments[moment : moment + 1]:
         assert replayed(replay, at) == owned
+
+
+@settings(max_examples=EXAMPLES)
+@given(more_acts, st.sampled_from(POLICIES), st.integers(0, 49))
+def test_the_observed_replay_is_the_model_with_swap_merging_and_moves(drawn: list[Act], recorded: str, moment: int) -> None:
+    history = History(drawn, recorded, recorded, stops=False)
+    replay = history.machine.replay()
+    assert (replay.history.unknown_unmaps, replay.history.healed) == (0, 0)
+    for at, owned in history.moments[-1:] + history.moments[moment : moment + 1]:
+        assert replayed(replay, at) == owned
+    merged = {row["pfn"]: row["ksm"] for row in replay.pages_at(history.machine.now).to_dicts() if row["pfn"] > 0}
+    for entries in history.recorded.memory.values():
+        for entry in entries.values():
+            assert entry.page is None or not entry.page.merged or len(entry.page.maps) < 2 or merged[entry.page.name]
 
 
 @settings(max_examples=EXAMPLES)
