@@ -1,4 +1,4 @@
-"""What holds of every replay at all times, over every fixture."""
+"""What holds of every replay at all times, over every recording."""
 
 from __future__ import annotations
 
@@ -10,12 +10,20 @@ import polars as pl
 import pytest
 
 import tracetool
-from conftest import fixture_traces
+from conftest import FIXTURES, fixture_traces, traces_folder
 from tracetool.memory_events import Op
 from tracetool.memory_events import codes as c
 from tracetool.replay import columns as k
 
-every_fixture = pytest.mark.parametrize("path", fixture_traces(), ids=lambda path: path.stem)
+#: All fixtures; beside them, where there are any, the recordings outside the project.
+OUTSIDE = sorted(folder.glob("*/*.dat")) if (folder := traces_folder()) else []
+every_recording = pytest.mark.parametrize(
+    "path",
+    [
+        *(pytest.param(path, id=path.stem) for path in (*fixture_traces(), *sorted((FIXTURES / "transitions").glob("*.dat")))),
+        *(pytest.param(path, id=f"{path.parent.name}-{path.stem}", marks=pytest.mark.exhaustive) for path in OUTSIDE),
+    ],
+)
 
 
 def spans(rows: np.ndarray[Any, Any], keys: list[np.ndarray[Any, Any]], start: int, end: int, forever: int) -> pl.DataFrame:
@@ -31,17 +39,17 @@ def overlaps(frame: pl.DataFrame) -> int:
     return frame.with_columns(before=pl.col("end").shift(1).over(keys)).filter(pl.col("before") > pl.col("start")).height
 
 
-@every_fixture
+@every_recording
 def test_nothing_is_at_one_address_twice(path: Path) -> None:
     history = tracetool.open(path).history
     place = history.places[history.stays[:, k.S_PLACE]]
     found = spans(history.stays, [place[:, k.L_MM], place[:, k.L_VPN]], k.S_FROM, k.S_TO, len(history.events))
-    assert found.height > 30
+    assert found.height > 15
     assert (found["start"] <= found["end"]).all()
     assert overlaps(found) == 0
 
 
-@every_fixture
+@every_recording
 def test_a_frame_has_one_life_at_a_time(path: Path) -> None:
     """From the first to the last that maps or references it, a page has its frame to itself."""
     history = tracetool.open(path).history
@@ -63,7 +71,7 @@ def test_a_frame_has_one_life_at_a_time(path: Path) -> None:
     assert overlaps(lives.select("key0", "start", "end")) == 0
 
 
-@every_fixture
+@every_recording
 def test_mapcounts_of_decisions_are_the_owners_counted(path: Path) -> None:
     replay = tracetool.open(path).replay()
     history, decisions = replay.history, replay.fault_rows.filter(pl.col("page_before").is_not_null())
@@ -71,13 +79,16 @@ def test_mapcounts_of_decisions_are_the_owners_counted(path: Path) -> None:
     start, end, page = (history.stays[:, column] for column in (k.S_FROM, k.S_TO, k.S_PAGE))
     for row in decisions.iter_rows(named=True):
         owners = (page == row["page_before"]) & (start < row["event"]) & ((end < 0) | (end >= row["event"]))
-        assert owners.sum() == row["mapcount"], row
+        # A copy that another thread is making has taken its place already, and the kernel counts the old mapping until it is removed.
+        made = history.decisions
+        under_way = (made[:, k.D_BEFORE] == row["page_before"]) & (made[:, k.D_FROM] < row["event"]) & (made[:, k.D_TO] > row["event"])
+        assert owners.sum() <= row["mapcount"] <= owners.sum() + under_way.sum(), row
         held = history.refs[:, k.R_PAGE] == row["page_before"]
         held &= (history.refs[:, k.R_FROM] < row["event"]) & ((history.refs[:, k.R_TO] < 0) | (history.refs[:, k.R_TO] > row["event"]))
         assert held.sum() == row["references"], row
 
 
-@every_fixture
+@every_recording
 def test_steps_tell_the_same_story_as_page_tables(path: Path) -> None:
     """The steps, replayed with the recorded decisions, give at each place the stays that the page tables had, one after the other.
 
@@ -93,7 +104,7 @@ def test_steps_tell_the_same_story_as_page_tables(path: Path) -> None:
     assert told(replay.outcome.stays) == told(replay.history.stays)
 
 
-@every_fixture
+@every_recording
 def test_nobody_owns_anything_after_teardown(path: Path) -> None:
     history = tracetool.open(path).history
     events = history.events
@@ -108,7 +119,7 @@ def test_nobody_owns_anything_after_teardown(path: Path) -> None:
     assert (history.stays[:, k.S_FROM] < limit).all()
 
 
-@every_fixture
+@every_recording
 def test_no_reference_is_released_twice(path: Path) -> None:
     history = tracetool.open(path).history
     released = history.steps[history.steps[:, k.H_OP] == k.STEP_UNREF, k.H_A]
@@ -118,7 +129,7 @@ def test_no_reference_is_released_twice(path: Path) -> None:
     assert ((history.refs[:, k.R_TO] < 0) | (history.refs[:, k.R_TO] > history.refs[:, k.R_FROM])).all()
 
 
-@every_fixture
+@every_recording
 def test_nothing_was_missed_or_mended(path: Path) -> None:
     """The fixtures lost no event: every unmap is that of a known page, every page's end was seen."""
     history = tracetool.open(path).history

@@ -130,10 +130,10 @@ def _snapshot(w: World, e: Events, i: int) -> None:
         if page < 0:
             page = new_page(w, -1, e.frame[i])
         begin_stay(w, -1, pte, k.PAGE, page, k.BEFORE_TRACE, e.arg[i])
-        step(w, i, k.STEP_AGAIN, place, page, -1)
+        step(w, i, k.STEP_AGAIN, place, page, k.AGAIN | k.REPLACED << 4)
     elif held == c.IS_ZERO:
         begin_stay(w, -1, pte, k.ZERO, k.THE_ZERO_PAGE, k.BEFORE_TRACE, 0)
-        step(w, i, k.STEP_ZERO, place, -1, -1)
+        step(w, i, k.STEP_ZERO, place, k.ZERO_PAGE, k.REPLACED)
     else:
         begin_stay(w, -1, pte, k.SWAP, k.SWAPPED, k.BEFORE_TRACE, 0)
         step(w, i, k.STEP_SWAP_OUT, place, -1, -1)

@@ -59,14 +59,14 @@ NO_PAGE, FILE_PAGE, THE_ZERO_PAGE, SWAPPED = -1, -2, -3, -4
 # Steps: what happened to places, whatever a kernel decides. Operands a, b, c, and the memory event.
 H_OP, H_A, H_B, H_C, H_EVENT = range(5)
 STEP_NEW: Final = 0  # place, page, how it began: a fresh page
-STEP_ZERO: Final = 1  # place: the zero page
+STEP_ZERO: Final = 1  # place, how it began, how what was there ended: the zero page
 STEP_WRITE: Final = 2  # place, recorded decision, page that a copy gave or -1: a store to a read-only page takes effect
 STEP_UNSHARE: Final = 3  # the same, for a read pin
 STEP_SHARE: Final = 4  # parent's place, child's new place, page that an early copy gave or -1
 STEP_DROP: Final = 5  # place, how it ended
 STEP_MOVE: Final = 6  # place, new place
 STEP_SWAP_OUT: Final = 7  # place
-STEP_AGAIN: Final = 8  # place, page: a known page is mapped again
+STEP_AGAIN: Final = 8  # place, page, how it began and (in 16ths) how what was there ended: a known page is mapped again
 STEP_REF: Final = 9  # place, reference, flags of the request
 STEP_UNREF: Final = 10  # reference
 STEP_PROTECT: Final = 11  # place, 1: may be written again, 0: may not

@@ -74,13 +74,12 @@ def _map_again(w: World, e: Events, i: int, t: int) -> None:
         if page < 0:
             page = new_page(w, -1, frame)
         pte = find(w, mm, first + n)
-        began = k.AGAIN
+        began, ended = k.AGAIN, k.REPLACED
         if pte >= 0:
             held = w.ptes[pte, k.P_PAGE] if w.ptes[pte, k.P_KIND] == k.PAGE else -1
             if held == page:
                 w.pages[page, k.F_MOVING] = 0
                 continue
-            ended = k.REPLACED
             if held >= 0 and w.pages[held, k.F_MOVING]:
                 began, ended = k.MIGRATION, k.MIGRATED
                 w.pages[page, k.F_LAZY] = w.pages[held, k.F_LAZY]
@@ -100,7 +99,7 @@ def _map_again(w: World, e: Events, i: int, t: int) -> None:
         else:
             pte = new_place(w, mm, first + n)
         begin_stay(w, i, pte, k.PAGE, page, began, order)
-        step(w, i, k.STEP_AGAIN, w.ptes[pte, k.P_PLACE], page, -1)
+        step(w, i, k.STEP_AGAIN, w.ptes[pte, k.P_PLACE], page, began | ended << 4)
 
 
 @guarded
@@ -108,7 +107,7 @@ def _zero(w: World, event: int, pte: int) -> None:
     """The zero page takes the place of a page that held nothing else."""
     end_stay(w, event, pte, k.MERGED)
     begin_stay(w, event, pte, k.ZERO, k.THE_ZERO_PAGE, k.ZERO_PAGE, 0)
-    step(w, event, k.STEP_ZERO, w.ptes[pte, k.P_PLACE], -1, -1)
+    step(w, event, k.STEP_ZERO, w.ptes[pte, k.P_PLACE], k.ZERO_PAGE, k.MERGED)
 
 
 @guarded
@@ -175,7 +174,7 @@ def _cow_begin(w: World, e: Events, i: int, t: int) -> None:
             # UFFDIO_ZEROPAGE may have mapped it at any time since the area was made; that it was there before this, nothing says.
             late = e.flags[i] & c.USERFAULTFD != 0 and w.spaces[mm, k.A_BORN] != 0
             begin_stay(w, i if late else -1, pte, k.ZERO, k.THE_ZERO_PAGE, k.ZERO_PAGE if late else k.BEFORE_TRACE, 0)
-            step(w, i, k.STEP_ZERO, w.ptes[pte, k.P_PLACE], -1, -1)
+            step(w, i, k.STEP_ZERO, w.ptes[pte, k.P_PLACE], k.ZERO_PAGE, k.REPLACED)
     elif pte >= 0 and w.ptes[pte, k.P_KIND] == k.PAGE:
         before = w.ptes[pte, k.P_PAGE]
     elif pte < 0 and mm >= 0 and w.spaces[mm, k.A_BORN]:
@@ -266,7 +265,7 @@ def _found(w: World, e: Events, begin: int, decision: int) -> None:
         page = new_page(w, -1, e.frame[begin])
     pte = new_place(w, mm, vpn)
     begin_stay(w, -1, pte, k.PAGE, page, k.BEFORE_TRACE, 0)
-    step(w, begin, k.STEP_AGAIN, w.ptes[pte, k.P_PLACE], page, -1)
+    step(w, begin, k.STEP_AGAIN, w.ptes[pte, k.P_PLACE], page, k.AGAIN | k.REPLACED << 4)
     w.decisions[decision, k.D_PLACE] = w.ptes[pte, k.P_PLACE]
     w.decisions[decision, k.D_AFTER] = page
 
@@ -287,7 +286,7 @@ def _fault(w: World, e: Events, i: int) -> None:
         if find(w, e.mm[i], vpn) < 0:
             pte = new_place(w, e.mm[i], vpn)
             begin_stay(w, i, pte, k.ZERO, k.THE_ZERO_PAGE, k.ZERO_PAGE, 9 if huge else 0)
-            step(w, i, k.STEP_ZERO, w.ptes[pte, k.P_PLACE], -1, -1)
+            step(w, i, k.STEP_ZERO, w.ptes[pte, k.P_PLACE], k.ZERO_PAGE, k.REPLACED)
 
 
 @guarded

@@ -53,6 +53,7 @@ class Sim(NamedTuple):
     ref_page: Ints
     ref_pin: Ints
     said: Ints
+    asked: Ints
     made: Ints
     stays: Ints
     counts: Ints
@@ -167,6 +168,10 @@ def _write(w: Sim, d: Ints, event: int, place: int, recorded: int, gave: int, fo
     after = _copied_to(w, gave) if copies else page
     decision = (k.DID_UNSHARE if unshare else k.DID_COPY) if copies else k.DID_REUSE
     _made(w, begin, last, place, page, after, decision, reason, said & 1)
+    if w.said[recorded] >= 0:
+        # As it was when the store met the page: others may have come or gone until the decision took effect.
+        w.made[w.counts[MADE] - 1, W_MAPCOUNT] = w.asked[recorded, 0]
+        w.made[w.counts[MADE] - 1, W_REFS] = w.asked[recorded, 1]
     if copies:
         _leave(w, event, place, k.COPIED)
         _enter(w, event, place, after, k.UNSHARE if unshare else k.COPY, 1 - unshare)
@@ -323,10 +328,10 @@ def _new(w: Sim, event: int, place: int, page: int, began: int) -> None:
 
 
 @guarded
-def _again(w: Sim, event: int, place: int, page: int) -> None:
+def _again(w: Sim, event: int, place: int, page: int, how: int) -> None:
     """A known page is mapped again, read-only: swap-in, migration, KSM. What several places map is nobody's own."""
-    _leave(w, event, place, k.REPLACED)
-    _enter(w, event, place, page, k.AGAIN, 0)
+    _leave(w, event, place, how >> 4)
+    _enter(w, event, place, page, how & 15, 0)
     if w.pages[page, G_MAPCOUNT] > 1:
         w.pages[page, G_EXCLUSIVE] = 0
 
@@ -346,8 +351,8 @@ def simulate(w: Sim, steps: Ints, d: Ints, follow: int, restores: int) -> None:
         elif op == k.STEP_SHARE:
             _share(w, event, a, b, steps[i, k.H_C], follow)
         elif op == k.STEP_ZERO:
-            _leave(w, event, a, k.REPLACED)
-            _enter(w, event, a, k.THE_ZERO_PAGE, k.ZERO_PAGE, 0)
+            _leave(w, event, a, steps[i, k.H_C])
+            _enter(w, event, a, k.THE_ZERO_PAGE, b, 0)
         elif op == k.STEP_REF:
             _reference(w, event, a, b, steps[i, k.H_C], follow)
         elif op == k.STEP_UNREF:
@@ -355,7 +360,7 @@ def simulate(w: Sim, steps: Ints, d: Ints, follow: int, restores: int) -> None:
         elif op == k.STEP_MOVE:
             _move(w, event, a, b)
         elif op == k.STEP_AGAIN:
-            _again(w, event, a, b)
+            _again(w, event, a, b, steps[i, k.H_C])
         elif op == k.STEP_SWAP_OUT:
             _leave(w, event, a, k.SWAPPED_OUT)
             _enter(w, event, a, k.SWAPPED, k.AGAIN, 0)
@@ -363,6 +368,8 @@ def simulate(w: Sim, steps: Ints, d: Ints, follow: int, restores: int) -> None:
             page = w.places[a, Y_PAGE]
             if page >= 0:
                 w.said[b] = _decide(w, a, page, int(d[b, k.D_DECISION] == k.DID_UNSHARE))
+                w.asked[b, 0] = w.pages[page, G_MAPCOUNT]
+                w.asked[b, 1] = w.pages[page, G_GETS] + w.pages[page, G_PINS]
         elif op == k.STEP_UNSHARE:
             if follow:
                 _write(w, d, event, a, b, steps[i, k.H_C], 1, 1)
@@ -404,6 +411,7 @@ def replay_steps(history: History, policy: Policy, follow: bool = False) -> Outc
         ref_page=np.full(len(history.refs), -1, np.int32),
         ref_pin=np.zeros(len(history.refs), np.int8),
         said=np.full(len(history.decisions), -1, np.int16),
+        asked=np.zeros((len(history.decisions), 2), np.int32),
         made=np.zeros((decisions, 11), np.int32),
         stays=np.zeros((len(steps), 7), np.int32),
         counts=np.array([0, 0, history.pages], np.int64),
