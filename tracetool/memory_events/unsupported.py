@@ -24,7 +24,7 @@ def unsupported(merged: Merged, op: Ints, flags: Ints, ts: Ints, counts: Iterabl
 
     `op`, `flags`, `ts` are columns of the memory events; `counts` the raw events that occur.
     """
-    faults = np.isin(op, [int(Op.FAULT), int(Op.COW_BEGIN)])
+    faults = (op == int(Op.FAULT)) | (op == int(Op.COW_BEGIN))
     kind, args = merged.rows.head[:, R_KIND], merged.rows.args
     found = {
         _HUGETLB: [*_times(ts, faults & (flags & c.HUGETLB != 0)), *_times(ts, (op == int(Op.MMAP)) & (flags & MAP_HUGETLB != 0))],
