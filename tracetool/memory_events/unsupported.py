@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-import numpy as np
 import numpy.typing as npt
 
 from tracetool.memory_events import codes as c
