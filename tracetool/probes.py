@@ -201,7 +201,7 @@ PROBES: Final[tuple[Probe, ...]] = (
     Probe("print", Kind.MARK, "ftrace:print", "a program wrote to trace_marker"),
     *_call("mmap", Kind.ENTER_MMAP, "addr", "len", "prot", "flags"),
     *_call("munmap", Kind.ENTER_MUNMAP, "addr", "len"),
-    *_call("mremap", Kind.ENTER_MREMAP, "addr", "old_len", "new_len", "flags"),
+    *_call("mremap", Kind.ENTER_MREMAP, "addr", "old_len", "new_len", "new_addr"),
     *_call("mprotect", Kind.ENTER_MPROTECT, "start", "len", "prot"),
     *_call("madvise", Kind.ENTER_MADVISE, "start", "len_in", "behavior"),
     *_call("brk", Kind.ENTER_BRK, "brk"),

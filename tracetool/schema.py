@@ -139,7 +139,7 @@ REFERENCES: Final[Table] = {
     "released": Column("Enum", "how well the end is known", values=RELEASED),
 }
 
-DECISIONS: Final = ("copy", "reuse", "zero-fill", "early-copy", "unshare", "split", "in-place", "undetermined", "none")
+DECISIONS: Final = ("copy", "reuse", "zero-fill", "early-copy", "unshare", "split", "in-place", "undetermined", "none", "unseen")
 REASONS: Final = (
     "unknown", "another-mapping", "reference", "swap-cache", "lru-batch", "ksm", "exclusive", "sole-owner", "lock",
     "not-anonymous", "zero-page", "pinned-at-fork", "writable",
@@ -156,7 +156,11 @@ FAULTS: Final[Table] = {
     "page_after": Column("Int32", "page_id after it"),
     "pfn_before": _PFN,
     "pfn_after": _PFN,
-    "decision": Column("Enum", "what was decided; in-place: a store that needed no decision", values=DECISIONS),
+    "decision": Column(
+        "Enum",
+        "what was decided; in-place: a store that needed no decision; unseen: of stores from here on, which the trace cannot show",
+        values=DECISIONS,
+    ),
     "reason": Column("Enum", "what decided it", values=REASONS),
     "mapcount": Column("Int32", "mappings of the page before the decision, this one included"),
     "references": Column("Int32", "GUP references to the page at that moment"),
@@ -165,7 +169,7 @@ FAULTS: Final[Table] = {
     "event": Column("Int64", "row of the memory event it rests on"),
 }
 
-RULES: Final = ("missed-cow", "wrong-cow")
+RULES: Final = ("missed-cow", "wrong-cow", "cross-write", "fork-after-pin")
 
 FINDINGS: Final[Table] = {
     "id": Column("String", "name of the finding, stable for a trace"),

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import polars as pl
 
 from tracetool.analysis import Held, Stay, Step, Story
+from tracetool.memory_events import Op
 from tracetool.processes import RECORDERS
 from tracetool.replay import Replay
 from tracetool.rules.base import Evidence, held, outlasts, traced_releases
@@ -35,7 +36,7 @@ _BECAUSE: Final = {
 
 def evidence_of(replay: Replay, available: Collection[str] = ()) -> Evidence:
     """A replay's tables as the rules see them; `available` are the events that the trace has a format of."""
-    return Evidence(replay.policy, replay.fault_rows, replay.reference_rows, traced_releases(available))
+    return Evidence(replay.policy, replay.fault_rows, replay.reference_rows, replay.stays, traced_releases(available))
 
 
 def most_telling(replays: Sequence[Replay], findings: pl.DataFrame) -> int | None:
@@ -205,7 +206,9 @@ class _Teller:
             left = self._left_on(f["page_before"], event, f["mm"])
             if decision == "copy":
                 why = f"because {because}" if because else "for a reason that the trace does not show"
-                yield self._step(event, owner, "copy", after, f"{owner} writes: {before} is copied to {after} {why}.{left}")
+                by_gup = self._events.op[event] == int(Op.REF_GET)
+                act = f"{owner}'s page is wanted as for a store" if by_gup else f"{owner} writes"
+                yield self._step(event, owner, "copy", after, f"{act}: {before} is copied to {after} {why}.{left}")
             elif decision == "unshare":
                 yield self._step(
                     event, owner, "copy", after, f"{owner}'s pin wants the page to itself: {before} is copied to {after}.{left}"

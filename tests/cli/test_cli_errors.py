@@ -68,7 +68,7 @@ def test_an_unknown_policy_lists_those_that_there_are(capfd: pytest.CaptureFixtu
     result = run(capfd, "replay", MAIL, "--policy", "pagecount")
     assert result.code == 2
     assert "did you mean 'page-count'?" in result.err
-    assert "exclusive, mapcount, page-count" in result.err
+    assert "exclusive, forced-cow, mapcount, page-count" in result.err
 
 
 def test_an_unknown_rule_lists_those_that_there_are(capfd: pytest.CaptureFixture[str]) -> None:

@@ -34,7 +34,7 @@ def test_json_has_the_schema_of_the_documentation(capfd: pytest.CaptureFixture[s
     assert document["trace"]["kernel"] == "6.1.0-53-amd64"
     assert document["trace"]["events"] == 1258
     assert document["coverage"]["lost_events"] == 0
-    assert [p["name"] for p in document["policies"]] == ["mapcount", "page-count", "exclusive"]
+    assert [p["name"] for p in document["policies"]] == ["mapcount", "forced-cow", "page-count", "exclusive"]
     assert set(document["observed"]) == {"cow_faults", "copies", "reuses", "early_copies", "zero_fills", "unshares", "splits"}
     found = [f for f in document["findings"] if f["severity"] == "defect"]
     assert [(f["rule"], f["policy"], f["certainty"], f["pid"], f["by_pid"]) for f in found] == [
@@ -66,7 +66,7 @@ def test_fail_on_looks_at_what_was_recorded_and_at_policies_named(capfd: pytest.
 def test_out_writes_every_table_as_parquet(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "tables"
     assert run(capfd, "replay", MAIL, "--out", folder).code == 0
-    for replay in ("observed", "mapcount", "page-count", "exclusive"):
+    for replay in ("observed", "mapcount", "forced-cow", "page-count", "exclusive"):
         for table in ("ownership", "references", "faults"):
             assert pl.read_parquet(folder / replay / f"{table}.parquet").height
     assert pl.read_parquet(folder / "memory_events.parquet").height

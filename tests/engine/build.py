@@ -266,7 +266,7 @@ class Machine(Recording):
 
     def mremap(self, p: Process, old: int, new: int, there: int | None = None) -> int:
         """mremap moves one page; `there` is the frame that the new address maps until then."""
-        self.event("sys_enter_mremap", p.tid, addr=old, old_len=PAGE, new_len=PAGE, flags=3)
+        self.event("sys_enter_mremap", p.tid, addr=old, old_len=PAGE, new_len=PAGE, flags=3, new_addr=new)
         self._unmap(p, there)
         self.event("table_move", p.tid, mm=p.mm, old=old, new=new, len=PAGE)
         return self.event("sys_exit_mremap", p.tid, ret=new)

@@ -84,16 +84,19 @@ def shared_or_held(page: Frame) -> bool:
 
 STORE_COPIES: Final[dict[str, Callable[[Frame], bool]]] = {
     "mapcount": lambda page: len(page.maps) > 1,
+    "forced-cow": lambda page: len(page.maps) > 1,
     "page-count": shared_or_held,
     "exclusive": lambda page: not page.exclusive and shared_or_held(page),
 }
 FORK_COPIES: Final[dict[str, Callable[[Frame, bool], bool]]] = {
     "mapcount": lambda page, pinned: False,
+    "forced-cow": lambda page, pinned: False,
     "page-count": lambda page, pinned: pinned and page.pins > 0,
     "exclusive": lambda page, pinned: pinned and page.pins > 0 and page.exclusive,
 }
 PIN_UNSHARES: Final[dict[str, Callable[[Frame], bool]]] = {
     "mapcount": lambda page: False,
+    "forced-cow": lambda page: False,
     "page-count": lambda page: False,
     "exclusive": lambda page: not page.exclusive,
 }
@@ -221,10 +224,18 @@ class Model:
         entry = self.memory[tid].get(at)
         if entry is None or entry.page is None:
             return False
+        if self.reads_break_cow(entry):
+            self.write(tid, at, WRITE_FAULT & ~0x40)
+            entry = self.memory[tid][at]
+        assert entry.page
         entry.page.gets += 1
         self.references[number] = Reference(entry.page, False)
         self.says.vmsplice(self.processes[tid], address(at), entry.page.name)
         return True
+
+    def reads_break_cow(self, entry: Entry | None) -> bool:
+        """Whether a read reference does as a store: only 5.8's do."""
+        return self.policy == "forced-cow" and entry is not None and entry.page is not None and not entry.writable
 
     def pin(self, tid: int, at: int, number: int, writes: bool) -> bool:
         """A long-term pin; a write pin breaks COW as a store does."""
@@ -232,7 +243,7 @@ class Model:
         if not writes and (entry is None or entry.page is None):
             return False
         self.says.pin_begin(self.processes[tid], address(at), (FOLL_WRITE if writes else 0) | FOLL_LONGTERM)
-        if writes and self.would_fault(tid, at):
+        if (writes and self.would_fault(tid, at)) or self.reads_break_cow(entry):
             self.write(tid, at, WRITE_FAULT & ~0x40)
         elif entry and entry.page and not writes and not entry.writable and PIN_UNSHARES[self.policy](entry.page):
             self.break_cow(tid, at, entry.page, UNSHARE_FAULT | 0x4)
@@ -455,7 +466,7 @@ def replayed(replay: Replay, at: int) -> dict[tuple[int, int], tuple[str | int, 
     }
 
 
-POLICIES: Final = ("mapcount", "page-count", "exclusive")
+POLICIES: Final = ("mapcount", "forced-cow", "page-count", "exclusive")
 
 
 @settings(max_examples=EXAMPLES)
@@ -482,8 +493,12 @@ def test_the_observed_replay_is_the_model_with_swap_merging_and_moves(drawn: lis
             assert entry.page is None or not entry.page.merged or len(entry.page.maps) < 2 or merged[entry.page.name]
 
 
+#: A trace of 5.8 shows COW faults at read references, which other policies would not have: they are not told from stores yet.
+RECORDED: Final = tuple(name for name in POLICIES if name != "forced-cow")
+
+
 @settings(max_examples=EXAMPLES)
-@given(acts, st.sampled_from(POLICIES), st.sampled_from(POLICIES))
+@given(acts, st.sampled_from(RECORDED), st.sampled_from(POLICIES))
 def test_the_replay_under_a_policy_is_the_model_of_that_policy(drawn: list[Act], recorded: str, other: str) -> None:
     history = History(drawn, recorded, other, stops=True)
     replay = history.machine.replay(other)
@@ -524,7 +539,8 @@ def test_the_model_leaks_where_the_mail_says_so() -> None:
     """The model itself, on the example of the mail: under mapcount B writes the page that A's reference reads."""
     mail: list[Act] = [("write", 0, 0), ("fork", 0, 0), ("splice", 0, 0), ("write", 0, 0), ("write", 1, 0)]
     seen = {policy: History(mail, policy, policy, stops=False).recorded.held() for policy in POLICIES}
-    assert seen == {"mapcount": [({(11, BASE)}, False)], "page-count": [(set(), False)], "exclusive": [(set(), False)]}
+    own, nobody = [({(10, BASE)}, False)], [(set[tuple[int, int]](), False)]
+    assert seen == {"mapcount": [({(11, BASE)}, False)], "forced-cow": own, "page-count": nobody, "exclusive": nobody}
 
 
 def test_flags_of_the_model_are_those_of_the_recording() -> None:

@@ -16,7 +16,7 @@ from tracetool.policies import facts as f
 from tracetool.replay import Replay
 from tracetool.schema import REASONS
 
-M, C, X = "mapcount", "page-count", "exclusive"
+M, F, C, X = "mapcount", "forced-cow", "page-count", "exclusive"
 
 # What do_wp_page() and copy_page_range() do, by era, over all facts that can be true at once: a pinned page is referenced, one that another
 # maps is not exclusive. Columns: mapped elsewhere, referenced, maybe pinned, mm has pinned, exclusive; a store under M, C, X; a fork
@@ -86,7 +86,15 @@ def test_read_references(name: str, pin: bool, longterm: bool) -> None:
         assert POLICIES[name].gup(page, Request(pin, longterm)) == ("unshare" if unshares else "take")
 
 
-@pytest.mark.parametrize("name", [M, C, X])
+def test_forced_cow_decides_as_mapcount_but_for_read_references() -> None:
+    """5.8: whatever is asked for, a read reference breaks COW as a store does."""
+    for page in PAGES:
+        assert policy(F).write_fault(page) == policy(M).write_fault(page)
+        assert policy(F).fork(page) == policy(M).fork(page)
+        assert {policy(F).gup(page, Request(pin, longterm)) for pin in (False, True) for longterm in (False, True)} == {"write"}
+
+
+@pytest.mark.parametrize("name", [M, F, C, X])
 def test_lookup_tables_hold_what_the_predicates_say(name: str) -> None:
     tables = tabulate(POLICIES[name])
     bits = (f.MAPPED_ELSEWHERE, f.REFERENCED, f.MAYBE_PINNED, f.MM_HAS_PINNED, f.EXCLUSIVE)
@@ -96,7 +104,7 @@ def test_lookup_tables_hold_what_the_predicates_say(name: str) -> None:
             assert (bool(table[at] & 1), REASONS[table[at] >> 1]) == (verdict.copy, verdict.reason)
         for pin in (False, True):
             request = at | (f.PIN if pin else 0)
-            assert bool(tables.gup[request]) == (POLICIES[name].gup(page, Request(pin, False)) == "unshare")
+            assert ("take", "unshare", "write")[tables.gup[request]] == POLICIES[name].gup(page, Request(pin, False))
 
 
 def test_a_reason_that_does_not_exist_is_refused() -> None:
@@ -110,7 +118,7 @@ def test_policies_by_name() -> None:
     with pytest.raises(UnknownName) as caught:
         policy("pagecount")
     assert C in (caught.value.hint or "")
-    assert [p.name for p in chosen([])] == [p.name for p in chosen(["all"])] == [M, C, X]
+    assert [p.name for p in chosen([])] == [p.name for p in chosen(["all"])] == [M, F, C, X]
     assert chosen(["none"]) == []
     assert [p.name for p in chosen([X, M, X])] == [X, M]
 

@@ -10,7 +10,7 @@ import pytest
 from tracetool.errors import UnknownName
 from tracetool.rules import RULES, Evidence, Rule, findings, rule, verdict
 from tracetool.rules.base import TRACED_RELEASES, traced_releases
-from tracetool.schema import FAULTS, FINDINGS, REFERENCES, Table, polars_schema
+from tracetool.schema import FAULTS, FINDINGS, OWNERSHIP, REFERENCES, Table, polars_schema
 
 A, B = 0, 1
 ADDRESS, ELSEWHERE = 0x1000, 0x2000
@@ -30,9 +30,14 @@ FAULT: Final[dict[str, Any]] = {
     "event": 20, "place": 3, "unsure": False,
 }  # fmt: skip
 
-MISSED, WRONG = "missed-cow", "wrong-cow"
+MISSED, WRONG, CROSS, FORKED = "missed-cow", "wrong-cow", "cross-write", "fork-after-pin"
 #: At event 20 A's own store copies P0 to P1.
 PARTING: Final[dict[str, Any]] = {"mm": A, "tid": 100, "pid": 100, "comm": "a", "decision": "copy", "page_after": P1, "pfn_after": 51}
+#: From event 20 on B maps P0, too, by a fork of A.
+STAY: Final[dict[str, Any]] = {
+    "page_id": P0, "pfn": 50, "mm": B, "pid": 101, "comm": "b", "address": ADDRESS, "from_ns": 2000, "to_ns": 4000, "began": "fork",
+    "ended": "exit", "order": 0, "from_event": 20, "to_event": 40,
+}  # fmt: skip
 WRITE: Final[dict[str, Any]] = {"access": "write"}
 OPEN: Final[dict[str, Any]] = {"to_event": -1, "to_ns": None, "released": "unknown"}
 
@@ -43,13 +48,18 @@ def frame(table: Table, more: dict[str, pl.DataType | type[pl.DataType]], rows: 
 
 
 def found(
-    name: str, faults: list[dict[str, Any]], references: list[dict[str, Any]], traced: tuple[str, ...] = tuple(TRACED_RELEASES)
+    name: str,
+    faults: list[dict[str, Any]],
+    references: list[dict[str, Any]],
+    traced: tuple[str, ...] = tuple(TRACED_RELEASES),
+    stays: tuple[dict[str, Any], ...] = (),
 ) -> list[dict[str, Any]]:
     """The findings of one rule: rows are those above but for what is said of them."""
     evidence = Evidence(
         "some-policy",
         frame(FAULTS, {"place": pl.Int32, "unsure": pl.Boolean}, [FAULT | fault for fault in faults]),
         frame(REFERENCES, {"from_event": pl.Int32, "to_event": pl.Int32}, [REFERENCE | reference for reference in references]),
+        frame(OWNERSHIP, {"from_event": pl.Int32, "to_event": pl.Int32}, [STAY | stay for stay in stays]),
         traced,
     )
     table = findings(RULES[name], evidence)
@@ -208,6 +218,70 @@ def test_a_release_that_no_probe_would_show_proves_nothing() -> None:
         assert case["certainty"] == certainty
 
 
+# --- fork-after-pin and cross-write ---------------------------------------------------------------------------------------------------
+
+
+def test_fork_after_pin() -> None:
+    (case,) = found(FORKED, [], [WRITE | {"kind": "pin", "longterm": True, "via": "io_uring"}], stays=(STAY,))
+    assert (case["severity"], case["certainty"], case["from_ns"], case["to_ns"]) == ("defect", "certain", 2000, 3000)
+    assert (case["pid"], case["page_id"], case["evidence"]) == (100, P0, [10, 20, 30])
+    assert "long-term write pin (io_uring)" in case["summary"]
+    assert "process 101" in case["summary"]
+
+
+def test_several_children_are_one_cause() -> None:
+    later = {"mm": 2, "pid": 102, "from_event": 25, "from_ns": 2500}
+    (case,) = found(FORKED, [], [WRITE], stays=(later, STAY))
+    assert case["from_ns"] == 2000
+
+
+@pytest.mark.parametrize(
+    ("reference", "stay"),
+    [
+        ({"access": "read"}, {}),  # what is only read, fork may share
+        (WRITE | {"to_event": 15}, {}),  # released before
+        (WRITE | {"from_event": 21}, {}),  # taken after
+        (WRITE | {"page_id": P1}, {}),
+        (WRITE, {"began": "early-copy", "page_id": P1}),  # the child got a copy
+        (WRITE, {"began": "before-trace", "from_event": -1}),
+    ],
+)
+def test_no_fork_after_pin(reference: dict[str, Any], stay: dict[str, Any]) -> None:
+    assert found(FORKED, [], [reference], stays=(stay,)) == []
+
+
+def test_a_fork_while_a_reference_may_have_been_released_is_possible() -> None:
+    (case,) = found(FORKED, [], [WRITE | OPEN | {"via": "direct-io"}], stays=(STAY,))
+    assert case["certainty"] == "possible"
+
+
+def test_cross_write() -> None:
+    """B maps P0 since event 5 when A takes a write reference of it at 10."""
+    (case,) = found(CROSS, [], [WRITE], stays=({"from_event": 5, "from_ns": 500},))
+    assert (case["severity"], case["certainty"], case["from_ns"], case["to_ns"]) == ("defect", "certain", 1000, 3000)
+    assert (case["pid"], case["by_pid"], case["evidence"]) == (100, 101, [10, 10, 30])
+
+
+@pytest.mark.parametrize(
+    ("reference", "stay"),
+    [
+        ({"access": "read"}, {}),
+        (WRITE, {"mm": A}),  # its own
+        (WRITE, {"to_event": 9}),  # no more
+        (WRITE, {"from_event": 11}),  # not yet
+        (WRITE, {"page_id": P1}),
+    ],
+)
+def test_no_cross_write(reference: dict[str, Any], stay: dict[str, Any]) -> None:
+    assert found(CROSS, [], [reference], stays=({"from_event": 5} | stay,)) == []
+
+
+def test_a_store_that_only_the_policy_would_let_fault_is_a_possible_wrong_cow() -> None:
+    (case,) = found(WRONG, [PARTING | {"decision": "unseen", "reason": "reference", "unsure": True}], [WRITE])
+    assert case["certainty"] == "possible"
+    assert "would get, if it wrote its page since, a copy" in case["summary"]
+
+
 # --- one finding a page and cause -----------------------------------------------------------------------------------------------------
 
 
@@ -281,7 +355,7 @@ def test_what_makes_a_trace_inconclusive(cases: list[dict[str, Any]], lost: bool
 
 
 def test_the_rules_there_are() -> None:
-    assert set(RULES) == {MISSED, WRONG}
+    assert set(RULES) == {MISSED, WRONG, CROSS, FORKED}
     assert rule(MISSED).name == MISSED
     with pytest.raises(UnknownName) as caught:
         rule("missed_cow")

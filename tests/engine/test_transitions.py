@@ -132,6 +132,17 @@ def test_of_a_page_mapped_at_several_addresses_the_call_s_own_goes(m: Machine, a
     assert mapped(m) == {(A, 2): P0, (A, 3): P0}
 
 
+@pytest.mark.parametrize(("call", "left"), [({"new_len": PAGE, "new_addr": address(2)}, 3), ({"new_len": PAGE, "old_len": 2 * PAGE}, 3)])
+def test_mremap_unmaps_where_it_moves_to_or_what_it_cuts_off(m: Machine, a: Process, call: dict[str, int], left: int) -> None:
+    """Of a merged page at several addresses that is the one that goes."""
+    for number in (1, 2, 3):
+        m.touch(a, address(number), P0 + number)
+        m.ksm_merge(a, address(number), P0 + number, P0)
+    m.event("sys_enter_mremap", A, **({"addr": address(1), "old_len": PAGE, "flags": 3} | call))
+    m.event("rmap_remove", A, mm=a.mm, page=struct_page(P0))
+    assert sorted(at for _, at in mapped(m)) == [0, 1, left]
+
+
 # -- reclaim
 
 

@@ -172,8 +172,13 @@ def _unmapped(r: Rows, i: int, t: int, ksmd: int, threads: Ints, spaces: Spaces,
     if reclaimed:
         out[at, k.O_ADDRESS], out[at, k.O_ARG] = threads[t, k.T_UNMAP_ADDRESS], pages
     elif threads[t, k.T_CALL] >= 0 and mm == threads[t, k.T_MM]:
-        start, length = r.args[threads[t, k.T_CALL], 0], r.args[threads[t, k.T_CALL], 1]
-        kind = r.head[threads[t, k.T_CALL], R_KIND]
+        call = threads[t, k.T_CALL]
+        kind, start, length = r.head[call, R_KIND], r.args[call, 0], r.args[call, 1]
+        if kind == Kind.ENTER_MREMAP and span(r.args[call, 3], r.args[call, 2]) > 0 and r.args[call, 3] > 0:
+            # MREMAP_FIXED unmaps what is where it moves to.
+            start, length = r.args[call, 3], r.args[call, 2]
+        elif kind == Kind.ENTER_MREMAP and 0 < r.args[call, 2] < length and start >= 0:
+            start, length = start + r.args[call, 2], length - r.args[call, 2]
         if kind >= Kind.ENTER_MMAP and kind <= Kind.ENTER_MADVISE and span(start, length) > 0:
             out[at, k.O_ADDRESS], out[at, k.O_ARG] = start & ~4095, span(start, length)
 

@@ -8,13 +8,14 @@ from typing import Final
 from tracetool.errors import UnknownName, Unusable
 from tracetool.policies.exclusive import EXCLUSIVE
 from tracetool.policies.facts import DecisionTables, Page, Policy, Request, Verdict, copy, reuse, tabulate
+from tracetool.policies.forced_cow import FORCED_COW
 from tracetool.policies.mapcount import MAPCOUNT
 from tracetool.policies.page_count import PAGE_COUNT
 
 __all__ = ["POLICIES", "DecisionTables", "Page", "Policy", "Request", "Verdict", "chosen", "copy", "policy", "reuse", "tabulate"]
 
 #: In the order of the kernels that had them.
-POLICIES: Final = {p.name: p for p in (MAPCOUNT, PAGE_COUNT, EXCLUSIVE)}
+POLICIES: Final = {p.name: p for p in (MAPCOUNT, FORCED_COW, PAGE_COUNT, EXCLUSIVE)}
 
 
 def policy(name: str) -> Policy:

@@ -53,7 +53,8 @@ def reuse(reason: str) -> Verdict:
     return Verdict(False, reason)
 
 
-GupDecision = Literal["take", "unshare"]
+GupDecision = Literal["take", "unshare", "write"]
+_GUP: Final = ("take", "unshare", "write")
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ class Policy:
     """How a kernel decides: three predicates over a few facts, each with the kernel commit it follows in its docstring.
 
     `write_fault`: a store meets a read-only entry of a private mapping: copy or reuse? `fork`: copy for the child now, or share?
-    `gup`: a read reference through a read-only entry: take the page, or unshare it first (by the test of `write_fault`)?
+    `gup`: a read reference through a read-only entry: take the page, or unshare it first (by the test of `write_fault`), or do as a
+    store does, which leaves the entry writable?
     `mprotect_restores`: does making memory writable again make an exclusive page's entry writable at once? `checked_on`: the real kernels
     on which its decisions were compared, or "from source only".
     """
@@ -75,7 +77,7 @@ class Policy:
 
 
 class DecisionTables(NamedTuple):
-    """A policy evaluated over all facts, int64: bit 0 is copy (gup: unshare), the rest the index of the reason; by `fact_bits`."""
+    """A policy evaluated over all facts, int64: bit 0 is copy, the rest the index of the reason; for GUP 0 take, 1 unshare, 2 write."""
 
     write_fault: npt.NDArray[np.int64]
     fork: npt.NDArray[np.int64]
@@ -94,7 +96,7 @@ def tabulate(policy: Policy) -> DecisionTables:
     return DecisionTables(
         np.array([_coded(policy, policy.write_fault(page)) for page in pages], np.int64),
         np.array([_coded(policy, policy.fork(page)) for page in pages], np.int64),
-        np.array([int(policy.gup(page, request) == "unshare") for request in requests for page in pages], np.int64),
+        np.array([_GUP.index(policy.gup(page, request)) for request in requests for page in pages], np.int64),
     )
 
 

@@ -49,9 +49,8 @@ EXACT, AT_LATEST, UNKNOWN = range(3)  # as schema.RELEASED
 
 # Recorded COW decisions: begin, end, place, page before and after, what was decided.
 D_FROM, D_TO, D_PLACE, D_BEFORE, D_AFTER, D_DECISION = range(6)
-DID_COPY, DID_REUSE, DID_ZERO_FILL, DID_EARLY_COPY, DID_UNSHARE, DID_SPLIT, DID_IN_PLACE, UNDETERMINED, NOTHING = range(
-    9
-)  # schema.DECISIONS
+(DID_COPY, DID_REUSE, DID_ZERO_FILL, DID_EARLY_COPY, DID_UNSHARE, DID_SPLIT, DID_IN_PLACE, UNDETERMINED, NOTHING, UNSEEN
+ ) = range(10)  # fmt: skip  # schema.DECISIONS
 
 # Pages that are no page: not known, page cache, the zero page, swapped out.
 NO_PAGE, FILE_PAGE, THE_ZERO_PAGE, SWAPPED = -1, -2, -3, -4

@@ -50,6 +50,7 @@ _DECISIONS: Final[Mapping[str, str]] = {
     "in-place": "{who} writes {at}, which needs no decision",
     "undetermined": "{who} writes {at}; the page is older than the trace",
     "none": "{who} writes {at}: nothing was decided",
+    "unseen": "{who} would get a copy at its next store to {at}, which the trace cannot show ({why})",
 }
 
 

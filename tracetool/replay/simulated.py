@@ -39,6 +39,9 @@ REASON_ZERO = REASONS.index("zero-page")
 REASON_PINNED = REASONS.index("pinned-at-fork")
 REASON_WRITABLE = REASONS.index("writable")
 
+#: What a policy can say to a read reference besides taking the page (0) and unsharing it (1), as `policies.facts` codes it.
+GUP_WRITES = 2
+
 # counters
 MADE, STAYS, PAGES = range(3)
 
@@ -254,8 +257,10 @@ def _reference(w: Sim, event: int, place: int, ref: int, flags: int, follow: int
         # FOLL_FORCE writes where the process may not: its entry stays read-only, and was made the process's own before.
         if flags & (c.WRITE | c.FORCE) == c.WRITE:
             page = _break(w, event, place, page, 1)
-        elif flags & c.WRITE == 0 and w.gup[_facts(w, place, page) | request]:
-            page = _break(w, event, place, page, 0)
+        elif flags & c.WRITE == 0:
+            asked = w.gup[_facts(w, place, page) | request]
+            if asked:
+                page = _break(w, event, place, page, int(asked == GUP_WRITES))
     w.ref_page[ref] = page
     w.ref_pin[ref] = pin
     if pin:
@@ -336,6 +341,20 @@ def _again(w: Sim, event: int, place: int, page: int, how: int) -> None:
         w.pages[page, G_EXCLUSIVE] = 0
 
 
+@guarded
+def _unseen(w: Sim, event: int, place: int) -> None:
+    """The policy leaves an entry read-only that the recorded kernel may have made writable: stores to it would fault, and are not in the
+    trace. Told where a reference would force a copy.
+    """
+    page = w.places[place, Y_PAGE]
+    if page < 0 or w.places[place, Y_WRITABLE]:
+        return
+    said = w.write_fault[_facts(w, place, page)]
+    if said & 1 and said >> 1 == REASON_REFERENCE:
+        _made(w, event, -1, place, page, page, k.UNSEEN, REASON_REFERENCE, 1)
+        w.made[w.counts[MADE] - 1, W_UNSURE] = 1
+
+
 @loop
 @guarded
 def simulate(w: Sim, steps: Ints, d: Ints, follow: int, restores: int) -> None:
@@ -373,7 +392,7 @@ def simulate(w: Sim, steps: Ints, d: Ints, follow: int, restores: int) -> None:
         elif op == k.STEP_UNSHARE:
             if follow:
                 _write(w, d, event, a, b, steps[i, k.H_C], 1, 1)
-            elif a >= 0 and w.places[a, Y_PAGE] >= 0 and w.gup[_facts(w, a, w.places[a, Y_PAGE]) | f.PIN]:
+            elif a >= 0 and w.places[a, Y_PAGE] >= 0 and not w.places[a, Y_WRITABLE] and w.gup[_facts(w, a, w.places[a, Y_PAGE]) | f.PIN]:
                 _write(w, d, event, a, b, steps[i, k.H_C], 0, 1)
         elif op == k.STEP_SPLIT:
             _split(w, d, a, b)
@@ -384,6 +403,8 @@ def simulate(w: Sim, steps: Ints, d: Ints, follow: int, restores: int) -> None:
                 w.places[a, Y_WRITABLE] = 0
             elif restores and w.places[a, Y_PAGE] >= 0 and w.pages[w.places[a, Y_PAGE], G_EXCLUSIVE]:
                 w.places[a, Y_WRITABLE] = 1
+            elif restores == 0 and follow == 0:
+                _unseen(w, event, a)
 
 
 @dataclass(frozen=True)
@@ -400,7 +421,7 @@ def replay_steps(history: History, policy: Policy, follow: bool = False) -> Outc
     tables = tabulate(policy)
     steps, places = history.steps, len(history.places)
     kinds = np.bincount(steps[:, k.H_OP], minlength=15)
-    decisions = int(kinds[[k.STEP_WRITE, k.STEP_UNSHARE, k.STEP_SHARE, k.STEP_REF, k.STEP_SPLIT]].sum())
+    decisions = int(kinds[[k.STEP_WRITE, k.STEP_UNSHARE, k.STEP_SHARE, k.STEP_REF, k.STEP_SPLIT, k.STEP_PROTECT]].sum())
     state = np.full((places, 3), -1, np.int32)
     state[:, Y_WRITABLE] = 0
     sim = Sim(

@@ -120,13 +120,16 @@ def faults(history: History, outcome: Outcome, processes: pl.DataFrame) -> pl.La
     events, made = history.events, outcome.decisions
     row, place = made[:, W_EVENT], made[:, W_PLACE]
     last = made[:, W_LAST]
+    # An event can be about many pages; of a decision at no known place it is about one.
+    vpn = np.where(place >= 0, history.places[np.maximum(place, 0), k.L_VPN] if len(history.places) else 0, -1)
+    address = np.where(place >= 0, vpn << schema.PAGE_SHIFT, events.address[row])
     before, after = made[:, W_BEFORE], made[:, W_AFTER]
     frame = pl.DataFrame(
         {
             "ts": events.ts[row],
             "mm": events.mm[row],
             "tid": events.tid[row],
-            "address": events.address[row].view(np.uint64),
+            "address": address.view(np.uint64),
             "page_before": nullable(before, before < 0),
             "page_after": nullable(after, after < 0),
             "pfn_before": frames_of(history, before),

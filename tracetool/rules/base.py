@@ -32,12 +32,14 @@ class Evidence:
     """One replay's tables, as a rule sees them.
 
     `faults`: `schema.FAULTS` and `unsure` (the state rests on accesses that the trace cannot show); `references`: `schema.REFERENCES` and
-    `from_event`, `to_event`, the memory events that bound each (-1: none). `traced`: the interfaces whose releases the trace would show.
+    `from_event`, `to_event`, the memory events that bound each (-1: none); `stays`: `schema.OWNERSHIP` and the same two.
+    `traced`: the interfaces whose releases the trace would show.
     """
 
     policy: str
     faults: pl.DataFrame
     references: pl.DataFrame
+    stays: pl.DataFrame
     traced: tuple[str, ...] = tuple(TRACED_RELEASES)
 
 
@@ -72,11 +74,16 @@ def held(evidence: Evidence) -> pl.DataFrame:
     )
 
 
-def known_held(evidence: Evidence) -> pl.Expr:
-    """Whether the trace proves that the reference was still held at the fault: it saw the release, or would have seen it."""
+def known(evidence: Evidence) -> pl.Expr:
+    """Whether the trace proves until when a reference is held: it saw the release, or would have seen it."""
     seen = pl.col("released") == "exact"
     open_still = (pl.col("released") == "unknown") & pl.col("via").is_in(list(evidence.traced))
-    return (seen | open_still) & ~pl.col("unsure")
+    return seen | open_still
+
+
+def known_held(evidence: Evidence) -> pl.Expr:
+    """Whether the trace proves that the reference was still held at the fault, and that nothing happened to the page unseen."""
+    return known(evidence) & ~pl.col("unsure")
 
 
 def findings(rule: Rule, evidence: Evidence) -> pl.DataFrame:

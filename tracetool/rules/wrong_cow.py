@@ -14,19 +14,27 @@ from tracetool.rules.base import Evidence, Rule, held, known_held
 
 
 def find(evidence: Evidence) -> pl.DataFrame:
-    """Copies at the very address through which a reference that is held was taken."""
+    """Copies at the very address through which a reference that is held was taken; also those of stores that would only fault under the
+    policy, and so are not in the trace.
+    """
     lasting = (pl.col("access") == "write") | pl.col("longterm")
     return (
         held(evidence)
-        .filter(pl.col("decision").is_in(["copy", "unshare"]), pl.col("mm") == pl.col("mm_ref"), pl.col("address") == pl.col("address_ref"))
+        .filter(
+            pl.col("decision").is_in(["copy", "unshare", "unseen"]),
+            pl.col("mm") == pl.col("mm_ref"),
+            pl.col("address") == pl.col("address_ref"),
+        )
         .with_columns(
             certainty=pl.when(known_held(evidence)).then(pl.lit("certain")).otherwise(pl.lit("possible")),
             severity=pl.when(lasting).then(pl.lit("defect")).otherwise(pl.lit("info")),
             summary=pl.format(
-                "{} {} wrote {} and got a copy; the {} reference ({}) keeps page frame {}: {}",
+                "{} {} {} a copy; the {} reference ({}) keeps page frame {}: {}",
                 "comm",
                 "pid",
-                pl.lit("its page"),
+                pl.when(pl.col("decision") == "unseen")
+                .then(pl.lit("would get, if it wrote its page since,"))
+                .otherwise(pl.lit("wrote its page and got")),
                 "access",
                 "via",
                 pl.col("pfn_before").cast(pl.String).fill_null("(of the policy)"),

@@ -24,13 +24,13 @@ REGISTER_BUFFERS, UNREGISTER_BUFFERS = 0, 1
 
 
 @part
-def _wants_unshare(m: Machine, slot: int, page: int, flags: int) -> bool:
-    """Whether the policy does not let GUP read what is there."""
+def _wanted_first(m: Machine, slot: int, page: int, flags: int) -> int:
+    """What the policy wants before GUP reads what is there: 0 nothing, 1 an unshare, 2 what a store does."""
     entry = m.entries[slot * m.p[k.P_WIDTH] + page]
     if entry == 0 or entry & (k.WRITABLE | k.ZERO):
-        return False
+        return 0
     request = (f.PIN if flags & PIN else 0) | (f.LONGTERM if flags & LONGTERM else 0)
-    return m.gup[kernel.facts_of(m, slot, entry >> k.FRAME_SHIFT) | request] != 0
+    return m.gup[kernel.facts_of(m, slot, entry >> k.FRAME_SHIFT) | request]
 
 
 @part
@@ -46,7 +46,11 @@ def _slow(m: Machine, slot: int, page: int, flags: int) -> int:
     elif m.entries[at] == 0:
         emit(m, e.MM_FAULT, mm_of(slot), address_of(m, page), fault, kernel.area_flags(page), 0)
         m.entries[at] = k.PRESENT | k.ZERO | k.ACCESSED
-    elif _wants_unshare(m, slot, page, flags):
+    elif _wanted_first(m, slot, page, flags) == 2:
+        fault |= WRITE_FLAG
+        emit(m, e.MM_FAULT, mm_of(slot), address_of(m, page), fault, kernel.area_flags(page), 0)
+        kernel.write_fault(m, slot, page, fault)
+    elif _wanted_first(m, slot, page, flags):
         kernel.unshare_fault(m, slot, page, fault)
     frame = -1 if m.entries[at] & k.ZERO else m.entries[at] >> k.FRAME_SHIFT
     emit(m, e.GUP_GRAB_PAGE, page_of(frame), flags)
@@ -93,7 +97,7 @@ def splice(m: Machine, slot: int, page: int) -> None:
     emit(m, e.ENTER_VMSPLICE, 10)
     emit(m, e.GUP_FAST, address_of(m, page), 1, GET)
     entry = m.entries[at]
-    if entry == 0 or entry & k.ZERO or _wants_unshare(m, slot, page, GET):
+    if entry == 0 or entry & k.ZERO or _wanted_first(m, slot, page, GET):
         emit(m, e.GUP, mm_of(slot), address_of(m, page), 1, GET | TOUCH)
         frame = _slow(m, slot, page, GET | TOUCH)
         emit(m, e.GUP_DONE, 1)
