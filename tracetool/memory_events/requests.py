@@ -70,9 +70,8 @@ def _gup_done(
         return
     call = threads[t, k.T_CALL]
     via = _interface(r, call)
-    if via != VIA_OTHER:
-        pass
-    elif mm >= 0 and bits & c.PIN == 0 and r.args[begin, 2] & (FOLL_REMOTE_OLD if layout == c.FOLL_OLD else FOLL_REMOTE_NEW):
+    remote = r.args[begin, 2] & (FOLL_REMOTE_OLD if layout == c.FOLL_OLD else FOLL_REMOTE_NEW)
+    if via == VIA_OTHER and mm >= 0 and remote and bits & c.PIN == 0:
         # exec writes the arguments of a program that does not run yet.
         via = VIA_EXEC if spaces.ran[mm] == 0 and bits & c.WRITE else VIA_PTRACE
     group = count[k.GROUP]
@@ -175,7 +174,7 @@ def _maps(r: Rows, i: int, call: int, mm: int, start: int, out: Ints, count: Int
 
 @part
 def moves_to(r: Rows, i: int, call: int, mm: int, to: int, out: Ints, count: Ints) -> None:
-    """Mremap unmaps all of the range that it moves to, before it moves anything."""
+    """All of the range that mremap moves to is unmapped before anything moves."""
     if span(to, r.args[call, 2]) > 0:
         emit(out, count, i, Op.MUNMAP, mm, to & ~4095, span(to, r.args[call, 2]), 0, 0, 0)
 
