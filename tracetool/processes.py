@@ -139,13 +139,21 @@ def _of_older(tasks: pl.DataFrame, source: EventSource) -> pl.Expr:
     if _has_records(source, "comm", "comm_field"):
         table = source.table("comm", ["pid", "tid_field"])
         told = dict(zip(reversed(table.column("tid_field").to_pylist()), reversed(table.column("pid").to_pylist()), strict=True))
-    elif source.counts().get("mm_fault"):
+    elif _may_name_processes(source) and source.counts().get("mm_fault"):
         table = source.table("mm_fault", [])
         if "tgid" in table.column_names:
-            told = dict(zip(table.column("tid").to_pylist(), table.column("tgid").to_pylist(), strict=True))
+            rows = pl.from_arrow(table.select(["tid", "tgid"]))
+            assert isinstance(rows, pl.DataFrame)
+            told = dict(rows.unique("tid", keep="last", maintain_order=True).iter_rows())
     older = tasks.filter(pl.col("how") == c.HOW_BEFORE)["tid"].unique().to_list()
     known = {tid: told[tid] for tid in older if told.get(tid)}
     return pl.col("pid").replace(known).cast(pl.Int32) if known else pl.col("pid")
+
+
+def _may_name_processes(source: EventSource) -> bool:
+    """Whether records can have a column of the process: those of a trace.dat have none, and looking would read all of it once more."""
+    form = str(getattr(getattr(source, "metadata", None), "format", ""))
+    return not form.startswith("trace.dat") or "text" in form
 
 
 def _has_records(source: EventSource, event: str, column: str) -> bool:

@@ -229,6 +229,9 @@ def migrated_to(frames: Ints, table: pa.Table, allocations: pa.Table | None, fre
     pfn, at, tid = pfn[large], at[large], tid[large]
     freed = [np.stack([np.broadcast_to(column_of(free, name), free.num_rows) for name in ("pfn", "position")]) for free in frees]
     gone, when = np.concatenate(freed, axis=1) if freed else np.zeros((2, 0), np.int64)
+    # Of all that is freed only these can matter: each is looked at once for every huge page.
+    matters = np.isin(gone, np.concatenate([frames[huge], pfn]))
+    gone, when = gone[matters], when[matters]
     own, since = np.asarray(column_of(table, "tid")), np.asarray(column_of(table, "position"))
     for row in huge.tolist():
         before = np.flatnonzero((tid == own[row]) & (at < since[row]))

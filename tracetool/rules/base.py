@@ -86,6 +86,16 @@ def known_held(evidence: Evidence) -> pl.Expr:
     return known(evidence) & ~pl.col("unsure")
 
 
+def certainty(proved: pl.Expr) -> pl.Expr:
+    """What a case is called by whether the trace proves it."""
+    return pl.when(proved).then(pl.lit("certain")).otherwise(pl.lit("possible"))
+
+
+def frame_named(column: str) -> pl.Expr:
+    """A page frame number in a sentence; a frame that only a policy makes has none."""
+    return pl.col(column).cast(pl.String).fill_null("(of the policy)")
+
+
 def findings(rule: Rule, evidence: Evidence) -> pl.DataFrame:
     """The cases of one rule in one replay as `schema.FINDINGS`: one a page, holder and writer: the gravest, most certain, first in time."""
     cases = rule.find(evidence)

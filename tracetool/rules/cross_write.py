@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from tracetool.rules.base import Evidence, Rule, known, outlasts
+from tracetool.rules.base import Evidence, Rule, certainty, frame_named, known, outlasts
 
 
 def find(evidence: Evidence) -> pl.DataFrame:
@@ -28,14 +28,14 @@ def find(evidence: Evidence) -> pl.DataFrame:
             pid="by",
             from_event="event",
             to_event="until",
-            certainty=pl.when(known(evidence)).then(pl.lit("certain")).otherwise(pl.lit("possible")),
+            certainty=certainty(known(evidence)),
             severity=pl.lit("defect"),
             summary=pl.format(
                 "a write reference ({}) of {} {} was taken of page frame {}, which {} {} maps: it sees what is written",
                 "via",
                 "comm_ref",
                 "by_pid",
-                pl.col("pfn_before").cast(pl.String).fill_null("(of the policy)"),
+                frame_named("pfn_before"),
                 "by_comm",
                 "by",
             ),

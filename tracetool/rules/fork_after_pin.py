@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from tracetool.rules.base import Evidence, Rule, known, outlasts
+from tracetool.rules.base import Evidence, Rule, certainty, frame_named, known, outlasts
 
 
 def find(evidence: Evidence) -> pl.DataFrame:
@@ -26,11 +26,11 @@ def find(evidence: Evidence) -> pl.DataFrame:
         .filter(pl.col("from_event") < pl.col("event"), outlasts(pl.col("event")), pl.col("child") != pl.col("mm_ref"))
         .with_columns(
             page_before="page_id",
-            certainty=pl.when(known(evidence)).then(pl.lit("certain")).otherwise(pl.lit("possible")),
+            certainty=certainty(known(evidence)),
             severity=pl.lit("defect"),
             summary=pl.format(
                 "fork shared page frame {} of {} {} with process {} while a {}write {} ({}) was held: the next store parts them",
-                pl.col("pfn").cast(pl.String).fill_null("(of the policy)"),
+                frame_named("pfn"),
                 "comm",
                 "pid",
                 pl.col("child_pid").cast(pl.String).fill_null("(unknown)"),

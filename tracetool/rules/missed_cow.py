@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from tracetool.rules.base import Evidence, Rule, held, known_held
+from tracetool.rules.base import Evidence, Rule, certainty, frame_named, held, known_held
 
 
 def find(evidence: Evidence) -> pl.DataFrame:
@@ -18,13 +18,13 @@ def find(evidence: Evidence) -> pl.DataFrame:
         held(evidence)
         .filter(pl.col("decision").is_in(["reuse", "in-place"]), pl.col("access") == "read", pl.col("mm") != pl.col("mm_ref"))
         .with_columns(
-            certainty=pl.when(known_held(evidence)).then(pl.lit("certain")).otherwise(pl.lit("possible")),
+            certainty=certainty(known_held(evidence)),
             severity=pl.lit("defect"),
             summary=pl.format(
                 "{} {} wrote page frame {} in place while a reference taken by {} {} ({}) still reads it: its holder sees the new data",
                 "comm",
                 "pid",
-                pl.col("pfn_before").cast(pl.String).fill_null("(of the policy)"),
+                frame_named("pfn_before"),
                 "comm_ref",
                 "by_pid",
                 "via",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from tracetool.rules.base import Evidence, Rule, held, known_held
+from tracetool.rules.base import Evidence, Rule, certainty, frame_named, held, known_held
 
 
 def find(evidence: Evidence) -> pl.DataFrame:
@@ -26,7 +26,7 @@ def find(evidence: Evidence) -> pl.DataFrame:
             pl.col("address") == pl.col("address_ref"),
         )
         .with_columns(
-            certainty=pl.when(known_held(evidence)).then(pl.lit("certain")).otherwise(pl.lit("possible")),
+            certainty=certainty(known_held(evidence)),
             severity=pl.when(lasting).then(pl.lit("defect")).otherwise(pl.lit("info")),
             summary=pl.format(
                 "{} {} {} a copy; the {} reference ({}) keeps page frame {}: {}",
@@ -37,7 +37,7 @@ def find(evidence: Evidence) -> pl.DataFrame:
                 .otherwise(pl.lit("wrote its page and got")),
                 "access",
                 "via",
-                pl.col("pfn_before").cast(pl.String).fill_null("(of the policy)"),
+                frame_named("pfn_before"),
                 pl.when(pl.col("access") == "write")
                 .then(pl.lit("what is written through it is lost to the process"))
                 .when(pl.col("longterm"))
