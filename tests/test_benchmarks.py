@@ -254,7 +254,13 @@ def test_perf_script_reads_the_large_perf_data(tmp_path: Path) -> None:
 
 def test_replay_is_timed_stage_by_stage() -> None:
     figures = measure_replay(fixture_path("mail-6.1.dat"), 1)
-    assert [figure.what for figure in figures[2:]] == [f"the history under `{name}`" for name in POLICIES]
+    *alone, together = figures[2:]
+    assert [figure.what for figure in alone] == [f"the history under `{name}`" for name in POLICIES]
+    assert together.what.startswith(f"the history under all {len(POLICIES)} policies; ")
+    for figure in alone:
+        (speed,) = figure.against
+        assert figure.events
+        assert (speed.than, speed.times) == ("10 million memory events/s", pytest.approx(figure.events / figure.median / 1e7))
     raw, memory, *_ = (figure.events for figure in figures)
     assert raw == sum(open_trace(fixture_path("mail-6.1.dat")).counts().values())
     assert all(figure.events == memory and figure.median > 0 for figure in figures[1:])

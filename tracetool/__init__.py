@@ -14,12 +14,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tracetool.analysing import analyse
     from tracetool.analysis import Analysis
+    from tracetool.policies.own import policy
     from tracetool.trace import Trace, open
 
 __version__ = "0.1.0"
-__all__ = ["Analysis", "Trace", "__version__", "analyse", "open"]
+__all__ = ["Analysis", "Trace", "__version__", "analyse", "open", "policy"]
 
-_HOMES = {"open": "tracetool.trace", "Trace": "tracetool.trace", "Analysis": "tracetool.analysis", "analyse": "tracetool.analysing"}
+_HOMES = {
+    "open": "tracetool.trace",
+    "Trace": "tracetool.trace",
+    "Analysis": "tracetool.analysis",
+    "analyse": "tracetool.analysing",
+    "policy": "tracetool.policies.own",
+}
 
 
 def __getattr__(name: str) -> Any:

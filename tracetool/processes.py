@@ -10,7 +10,7 @@ import polars as pl
 from tracetool import schema
 from tracetool.memory_events import EventSource, MemoryEvents
 from tracetool.memory_events import codes as c
-from tracetool.memory_events.rows import column_of
+from tracetool.memory_events.columns import column_of
 from tracetool.memory_events.state import K_HOW, K_MM, K_PARENT, K_TGID, K_THREAD
 
 #: Programs that record traces: older than any trace of theirs, and not what it was recorded for.

@@ -142,7 +142,7 @@ REFERENCES: Final[Table] = {
 DECISIONS: Final = ("copy", "reuse", "zero-fill", "early-copy", "unshare", "split", "in-place", "undetermined", "none", "unseen")
 REASONS: Final = (
     "unknown", "another-mapping", "reference", "swap-cache", "lru-batch", "ksm", "exclusive", "sole-owner", "lock",
-    "not-anonymous", "zero-page", "pinned-at-fork", "writable",
+    "not-anonymous", "zero-page", "pinned-at-fork", "writable", "large-page", "unmapping",
 )  # fmt: skip
 
 FAULTS: Final[Table] = {
@@ -167,9 +167,11 @@ FAULTS: Final[Table] = {
     "duration_ns": Column("Int64", "from the fault's begin to its end; null: not recorded", "ns"),
     "in_kernel": Column("Boolean", "taken by kernel code (GUP, copy_to_user), not by an instruction of the program"),
     "event": Column("Int64", "row of the memory event it rests on"),
+    "pages": Column("Int64", "how many pages it is about: more than one only where all of a huge page is copied", "pages"),
 }
 
-RULES: Final = ("missed-cow", "wrong-cow", "cross-write", "fork-after-pin")
+RULES: Final = ("missed-cow", "wrong-cow", "cross-write", "fork-after-pin", "unnecessary-copy")
+AREAS: Final = ("heap", "stack", "mapping", "anonymous")
 
 FINDINGS: Final[Table] = {
     "id": Column("String", "name of the finding, stable for a trace"),
@@ -186,8 +188,81 @@ FINDINGS: Final[Table] = {
     "from_ns": Column("Int64", "the act that makes it unsafe", "ns"),
     "to_ns": Column("Int64", "the end of the danger: the reference is released; null: not known", "ns"),
     "by_pid": Column("Int32", "the process whose act it was"),
+    "via": Column("String", "the interface that took the reference", values=VIA),
+    "area": Column("String", "the kind of memory, as far as the trace tells", values=AREAS),
+    "call_site": Column("String", "the last three hexadecimal digits of the instruction that stored, `kernel`, or `unknown`"),
+    "fingerprint": Column("String", "the same in every run of a program (tracetool.fingerprints); two findings of a run can share one"),
     "summary": Column("String", "one sentence"),
     "evidence": Column("List(Int64)", "rows of the memory events that prove it"),
+}
+
+COMPARISON: Final[Table] = {
+    "ts": _TS,
+    "event": Column("Int64", "row of the memory event that the decision rests on"),
+    "access": Column(
+        "Enum", "what met the page: a store, a fork, a GUP request, memory made writable again", values=("store", "fork", "gup", "protect")
+    ),
+    "tid": _TID,
+    "pid": _PID,
+    "comm": _COMM,
+    "mm": _MM,
+    "address": _ADDRESS,
+    "policy_a": Column("String", "the first policy, or `observed`"),
+    "decision_a": Column("Enum", "what it decides; null: it has nothing to decide there, and copies nothing", values=DECISIONS),
+    "reason_a": Column("Enum", "what decided it", values=REASONS),
+    "page_a": Column("Int32", "page_id before the decision; null: not known, or nothing decided"),
+    "pfn_a": _PFN,
+    "mapcount_a": Column("Int32", "mappings of the page before the decision"),
+    "references_a": Column("Int32", "GUP references to the page at that moment"),
+    "policy_b": Column("String", "the second policy, or `observed`"),
+    "decision_b": Column("Enum", "what it decides; null as above", values=DECISIONS),
+    "reason_b": Column("Enum", "what decided it", values=REASONS),
+    "page_b": Column("Int32", "as page_a"),
+    "pfn_b": _PFN,
+    "mapcount_b": Column("Int32", "as mapcount_a"),
+    "references_b": Column("Int32", "as references_a"),
+    "certainty": Column("String", "possible: either side rests on accesses that the trace cannot show", values=("certain", "possible")),
+    "family": Column("Int32", "the page that the page's family began with: copies followed back to their source"),
+    "findings_a": Column("List(String)", "findings of a in that family from then on that b has not"),
+    "findings_b": Column("List(String)", "findings of b in that family from then on that a has not"),
+    "copies_later": Column("Int64", "copies in that family after it: those of b less those of a", "pages"),
+    "differences_later": Column("Int64", "decisions in that family after it that differ, too"),
+}
+
+LEVELS: Final = ("total", "program", "area", "call_site", "finding")
+QUANTITIES: Final = (
+    "copies", "reuses", "early_copies", "unshares", "zero_fills", "splits", "undetermined", "decisions", "copied_pages", "copied_bytes",
+    "copied_ns", "findings",
+)  # fmt: skip
+
+BEFORE_AFTER: Final[Table] = {
+    "level": Column(
+        "Enum", "what the row sums up: all, a program, one kind of its memory, one call site of that; or a finding", values=LEVELS
+    ),
+    "program": Column("String", "the name of the process, numbers in it as 0; null: all programs"),
+    "area": Column("String", "the kind of memory; null: all kinds", values=AREAS),
+    "call_site": Column("String", "the last three hexadecimal digits of the instruction, `kernel`, or `unknown`; null: all"),
+    "quantity": Column("Enum", "what is counted: decisions by kind (in pages), their cost, or findings", values=QUANTITIES),
+    "because": Column("String", "what decided it; null: whatever did"),
+    "rule": Column("String", "of a finding", values=RULES),
+    "certainty": Column("String", "of a finding", values=("certain", "possible")),
+    "severity": Column("String", "of a finding", values=("defect", "info")),
+    "via": Column("String", "of a finding: the interface that took the reference", values=VIA),
+    "fingerprint": Column("String", "of a finding; null: traces of which not all tell areas or call sites have none in common"),
+    "policy": Column("String", "the policy that either side was replayed under, or `observed`"),
+    "per": Column("String", "what counts are for", values=("trace", "second", "fork")),
+    "before": Column("Float64", "the mean of the traces before"),
+    "after": Column("Float64", "the mean of those after"),
+    "difference": Column("Float64", "after less before"),
+    "low": Column("Float64", "its 95 % bootstrap interval; null: a side has one trace, whose spread is not known"),
+    "high": Column("Float64", "as low"),
+    "shown": Column("Boolean", "the interval leaves out 0; null: there is none"),
+    "only": Column("String", "the one side that has it at all; null: both, or neither", values=("before", "after")),
+    "before_in": Column("Int64", "in how many traces before it is not 0"),
+    "after_in": Column("Int64", "in how many after"),
+    "before_traces": Column("Int64", "how many traces there are before"),
+    "after_traces": Column("Int64", "and after"),
+    "time": Column("String", "of copied_ns: where the price of a copy is from", values=("measured", "measured, uncorrected", "assumed")),
 }
 
 PAGES: Final[Table] = {
@@ -253,6 +328,8 @@ TABLES: Final[Mapping[str, Table]] = {
     "references": REFERENCES,
     "faults": FAULTS,
     "findings": FINDINGS,
+    "comparison": COMPARISON,
+    "before_after": BEFORE_AFTER,
     "pages": PAGES,
     "history": HISTORY,
     "losses": LOSSES,
@@ -267,8 +344,8 @@ def polars_schema(table: Table) -> dict[str, pl.DataType]:
     def of(column: Column) -> pl.DataType:
         if column.type == "Enum":
             return pl.Enum(column.values)
-        if column.type == "List(Int64)":
-            return pl.List(pl.Int64)
+        if column.type.startswith("List("):
+            return pl.List(getattr(pl, column.type[5:-1]))
         dtype: pl.DataType = getattr(pl, column.type)()
         return dtype
 

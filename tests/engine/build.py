@@ -36,11 +36,17 @@ READ_ONLY, READ_WRITE = 1, 3
 CLONE_VM, CLONE_THREAD, FORK_FLAGS = 0x100, 0x10000, 0x1200000
 PTE_SPECIAL = 0x200
 VM_FAULT_WRITE = 8
+#: Returned by a fault of a huge page: its mapping was split (VM_FAULT_FALLBACK), or all of it is the writer's.
+SPLIT_UP, REUSED = 0x800, 0
+#: MIGRATE_MOVABLE: what anonymous pages are allocated as.
+MOVABLE = 1
 
 #: Threads of the kernel.
 KSMD, KSWAPD = 4000, 4001
 #: An order-0 frame that nothing else uses.
 FIRST_FRAME: Final = 0x1000
+#: The first frame of a huge page, and its size.
+HEAD, HUGE_SIZE = 0x8A00, 512 * PAGE
 
 
 def struct_page(pfn: int) -> int:
@@ -54,19 +60,21 @@ def address(number: int) -> int:
 
 
 class Recording:
-    """Raw events in the order of the calls, a microsecond apart unless told otherwise.
+    """Raw events in the order of the calls, a microsecond apart unless told otherwise, on CPU `cpu` of a kernel `release`.
 
     `without` names fields that this recording lacks, as `rmap_remove.mm` on 5.10.
     """
 
     def __init__(self, without: Collection[str] = ()) -> None:
         self.now = 1_000_000
+        self.cpu = 0
+        self.release: str | None = "6.1.0"
         self._without = set(without)
         self._rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
 
-    def event(self, name: str, tid: int, *, cpu: int = 0, later_ns: int = 1_000, **fields: int | str) -> int:
+    def event(self, name: str, tid: int, *, cpu: int | None = None, later_ns: int = 1_000, **fields: int | str) -> int:
         """Record one event; returns its time stamp."""
-        return self.add(name, tid, fields, cpu, later_ns)
+        return self.add(name, tid, fields, self.cpu if cpu is None else cpu, later_ns)
 
     def add(self, name: str, tid: int, fields: Mapping[str, int | str], cpu: int = 0, later_ns: int = 1_000) -> int:
         """The same, with its fields as a mapping."""
@@ -79,9 +87,9 @@ class Recording:
         """The events as tables, ordered by time."""
         return with_tables({name: _table(rows) for name, rows in self._rows.items()})
 
-    def events(self, kernel: str | None = "6.1.0") -> MemoryEvents:
+    def events(self) -> MemoryEvents:
         """Their memory events."""
-        return memory_events(self.source(), kernel)
+        return memory_events(self.source(), self.release)
 
     def processes(self) -> pl.DataFrame:
         """Their processes."""
@@ -151,11 +159,15 @@ class Process:
 
 
 class Machine(Recording):
-    """A kernel 6.1 that says what it does. Every verb names the frames; addresses are those of `address`, unless given."""
+    """A kernel 6.1 that says what it does. Every verb names the frames; addresses are those of `address`, unless given.
 
-    def __init__(self, without: Collection[str] = ()) -> None:
+    `batches`: allocations say that they are movable, so that new pages wait in the LRU batch of their CPU.
+    """
+
+    def __init__(self, without: Collection[str] = (), *, batches: bool = False) -> None:
         super().__init__(without)
         self._spaces = 0
+        self._batches = batches
 
     def mm(self) -> int:
         """A pointer to an mm that no process has had yet."""
@@ -188,8 +200,12 @@ class Machine(Recording):
 
     def map_new(self, tid: int, mm: int, at: int, pfn: int) -> int:
         """A new frame is allocated and mapped."""
-        self.event("mm_page_alloc", tid, pfn=pfn, order=0)
+        self.allocate(tid, pfn)
         return self.event("anon_new", tid, mm=mm, address=at, page=struct_page(pfn))
+
+    def allocate(self, tid: int, pfn: int, order: int = 0) -> int:
+        """A frame, or several at once, is taken from the allocator."""
+        return self.event("mm_page_alloc", tid, pfn=pfn, order=order, **({"migratetype": MOVABLE} if self._batches else {}))
 
     def read_zero(self, p: Process, at: int) -> int:
         """A read of an untouched address: the zero page, of which nothing is said."""
@@ -234,10 +250,13 @@ class Machine(Recording):
         end = start + pages * PAGE
         fields = {"start": start, "end": end, "vm_flags": VM_ANON, "anon_vma": anon_vma, "vmemmap": VMEMMAP}
         self.event("fork_range", p.tid, mm=child.mm, src_mm=p.mm, **fields)
-        for at, pfn in (early or {}).items():
-            if start <= at < end:
-                self.map_new(p.tid, child.mm, at, pfn)
+        self.copy_early(p, child, {at: pfn for at, pfn in (early or {}).items() if start <= at < end})
         self.event("fork_range_done", p.tid, ret=0)
+
+    def copy_early(self, p: Process, child: Process, early: Mapping[int, int]) -> None:
+        """fork copies pages for the child: address -> frame."""
+        for at, pfn in early.items():
+            self.map_new(p.tid, child.mm, at, pfn)
 
     def new_task(self, p: Process, tid: int, flags: int = FORK_FLAGS, comm: str = "prog") -> int:
         """The child is there."""
@@ -259,9 +278,9 @@ class Machine(Recording):
         if pfn is not None:
             self.event("rmap_remove", p.tid, mm=p.mm, page=struct_page(pfn))
 
-    def mprotect(self, p: Process, at: int, protection: int) -> int:
-        """mprotect of one page."""
-        self.event("sys_enter_mprotect", p.tid, start=at, len=PAGE, prot=protection)
+    def mprotect(self, p: Process, at: int, protection: int, pages: int = 1) -> int:
+        """mprotect."""
+        self.event("sys_enter_mprotect", p.tid, start=at, len=pages * PAGE, prot=protection)
         return self.event("sys_exit_mprotect", p.tid, ret=0)
 
     def mremap(self, p: Process, old: int, new: int, there: int | None = None) -> int:
@@ -277,11 +296,19 @@ class Machine(Recording):
             self.event("swap_unmap", tid, mm=p.mm, address=at, page=struct_page(pfn))
             self.event("rmap_remove", tid, mm=p.mm, page=struct_page(pfn))
 
-    def swap_in(self, p: Process, at: int, pfn: int, *, write: bool, then: int | None = None, exclusive: bool = False) -> None:
-        """A swapped page is touched and mapped as frame `pfn`; a store that may not go there copies it to frame `then`."""
+    def swap_in(
+        self, p: Process, at: int, pfn: int, *, write: bool, then: int | None = None, exclusive: bool = False, read: int = 0
+    ) -> None:
+        """A swapped page is touched and mapped as frame `pfn`; a store that may not go there copies it to frame `then`.
+
+        `read`: how many pages are read into memory for it, those read ahead included, which get the frames after `pfn`; 0: it was there
+        still, or nothing tells.
+        """
         flags = WRITE_FAULT if write else READ_FAULT
         self.fault(p, at, flags)
         self.event("swap_fault", p.tid, mm=p.mm, address=at, fault_flags=flags, pte=1 << 59)
+        for number in range(read):
+            self.allocate(p.tid, pfn + number)
         self.map_again(p.tid, p.mm, at, pfn)
         if write and not exclusive:
             self.event("cow_fault", p.tid, mm=p.mm, address=at, vm_flags=VM_ANON, fault_flags=flags, pte=(pfn << 12) | 0x65)
@@ -350,3 +377,49 @@ class Machine(Recording):
     def mark(self, tid: int, text: str) -> int:
         """A program writes to trace_marker."""
         return self.event("print", tid, buf=f"{text}\n")
+
+
+class Huge(Machine):
+    """A machine with huge pages: one at a time, of frame `HEAD` at `BASE`. `folios`: with the probes of Linux 6.12, else those of 6.1."""
+
+    def __init__(self, folios: bool = False, without: Collection[str] = (), *, batches: bool = False) -> None:
+        super().__init__(without, batches=batches)
+        self.folios = folios
+
+    def touch_huge(self, p: Process, at: int = BASE, pfn: int = HEAD, order: int | None = 9) -> int:
+        """The first store to a huge page's area; `order`: what is allocated, None: nothing says what."""
+        self.fault(p, at, WRITE_FAULT)
+        self.event("huge_anon_fault", p.tid, mm=p.mm, address=at)
+        if order is not None:
+            self.allocate(p.tid, pfn, order)
+        return self.event("anon_new", p.tid, mm=p.mm, address=at & ~(HUGE_SIZE - 1), page=struct_page(pfn))
+
+    def huge_cow(self, p: Process, at: int, ret: int, flags: int = WRITE_FAULT) -> int:
+        """A store to a huge page that is mapped read-only as one: `SPLIT_UP` or `REUSED`."""
+        self.fault(p, at, flags)
+        begin = self.event("huge_cow_fault", p.tid, mm=p.mm, address=at, vm_flags=VM_ANON, fault_flags=flags, pmd=HEAD << 12 | 0x8E5)
+        if ret == SPLIT_UP:
+            self.split(p)
+        self.event("huge_cow_fault_done", p.tid, ret=ret)
+        return begin
+
+    def split(self, p: Process) -> None:
+        """The mapping as one becomes one of 512 pages."""
+        self.event("huge_split", p.tid, mm=p.mm, address=BASE)
+        if self.folios:
+            self.event("anon_add", p.tid, mm=p.mm, address=BASE, page=struct_page(HEAD), nr=512, flags=0)
+            self.unmap_huge(p)
+
+    def unmap_huge(self, p: Process) -> None:
+        """The mapping as one goes."""
+        if self.folios:
+            self.event("rmap_remove_pmd", p.tid, mm=p.mm, page=struct_page(HEAD))
+        else:
+            self.event("rmap_remove", p.tid, mm=p.mm, page=struct_page(HEAD), compound=1)
+
+    def exit_huge(self, p: Process) -> None:
+        """The process ends, and with it the mapping as one."""
+        self.event("sched_process_exit", p.tid, pid=p.tid)
+        self.event("mm_exit", p.tid, mm=p.mm)
+        self.unmap_huge(p)
+        self.event("print", p.tid, buf="gone")

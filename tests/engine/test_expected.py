@@ -16,13 +16,13 @@ from conftest import fixture_traces, traces_folder
 from tracetool.policies import POLICIES
 
 KERNELS: Final = ("5.10", "6.1", "6.12", "7.2")
-#: kernels, scenarios, policies, rule, certainty, pages. Policies that this version has not are left out when a line is read.
+#: kernels, scenarios, policies, rule, certainty, pages.
 EXPECTED: Final = """
-    all          mail vmsplice_child snapshot zap random1 random2 random3      observed                          any             any      0
-    all          mail                                                          mapcount                          missed-cow      certain  1
-    all          mail                                                          forced-cow page-count exclusive   any             any      0
-    all          vmsplice_child                                                mapcount                          missed-cow      certain  1
-    all          vmsplice_child                                                forced-cow page-count exclusive   any             any      0
+    all  mail vmsplice_child snapshot zap random1 random2 random3  observed                                         any         any      0
+    all  mail                                                      mapcount                                         missed-cow  certain  1
+    all  mail                                                      forced-cow page-count page-count-5.18 exclusive  any         any      0
+    all  vmsplice_child                                            mapcount                                         missed-cow  certain  1
+    all  vmsplice_child                                            forced-cow page-count page-count-5.18 exclusive  any         any      0
 """
 
 
@@ -41,7 +41,7 @@ def lines() -> Iterator[tuple[str, ...]]:
 
 
 def cases() -> Iterator[Any]:
-    """One a recording that there is and policy that there is."""
+    """One a recording that there is and policy."""
     own = {path.stem: path for path in fixture_traces()}
     seen = set()
     for kernels, scenarios, policies, rule, certainty, pages in lines():
@@ -51,10 +51,14 @@ def cases() -> Iterator[Any]:
                 path = own.get(f"{scenario}-{kernel}", outside)
                 for policy in policies.split():
                     case = (path, policy, rule, certainty, int(pages))
-                    if path.is_file() and (policy == "observed" or policy in POLICIES) and case not in seen:
+                    if path.is_file() and case not in seen:
                         seen.add(case)
                         marks = () if path in own.values() else (pytest.mark.exhaustive,)
                         yield pytest.param(*case, id=f"{kernel}-{scenario}-{policy}-{rule}", marks=marks)
+
+
+def test_every_policy_has_lines() -> None:
+    assert {policy for _, _, policies, *_ in lines() for policy in policies.split()} == {"observed", *POLICIES}
 
 
 @functools.cache

@@ -22,8 +22,10 @@ from engine.build import (
     struct_page,
 )
 from engine.wild import wild_events, wild_recording
+from tracetool.agreement import judge
 from tracetool.errors import TraceError
 from tracetool.memory_events import memory_events, with_tables
+from tracetool.policies import POLICIES
 from tracetool.processes import processes
 from tracetool.replay import Replay, rebuild
 
@@ -38,6 +40,12 @@ def replay_all(r: Recording) -> None:
     replay.references.collect()
     replay.faults.collect()
     replay.pages_at(r.now)
+    for policy in POLICIES.values():
+        under = Replay(history, people, policy)
+        under.faults.collect()
+        under.pages_at(r.now)
+    agreements = judge(history).agreements(list(POLICIES))
+    assert all(sum(each.reasons.values()) == each.undetermined for each in agreements)
 
 
 @given(wild_events)

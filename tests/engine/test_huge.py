@@ -2,55 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 import pytest
 
-from engine.build import BASE, PAGE, VM_ANON, WRITE_FAULT, Machine, Process, struct_page
+from engine.build import BASE, HEAD, HUGE_SIZE, PAGE, REUSED, SPLIT_UP, VM_ANON, WRITE_FAULT, Huge, Machine, Process, struct_page
 
-#: 2 MiB-aligned, as BASE is.
-HEAD = 0x8A00
-SIZE = 512 * PAGE
-FALLBACK, REUSED = 0x800, 0
-
-#: What each kernel says when the mapping of a huge page is split or goes: see `Huge.split`, `Huge.unmap`.
+#: What each kernel says when the mapping of a huge page is split or goes: see `Huge.split`, `Huge.unmap_huge`.
 KERNELS = pytest.mark.parametrize("folios", [False, True], ids=["page_remove_rmap", "folio_remove_rmap_pmd"])
-
-
-class Huge(Machine):
-    """A machine with huge pages; `folios`: with the probes of Linux 6.12, else those of 6.1."""
-
-    def __init__(self, folios: bool = False, without: Collection[str] = ()) -> None:
-        super().__init__(without)
-        self.folios = folios
-
-    def touch_huge(self, p: Process, at: int = BASE, pfn: int = HEAD, order: int | None = 9) -> int:
-        self.fault(p, at, WRITE_FAULT)
-        self.event("huge_anon_fault", p.tid, mm=p.mm, address=at)
-        if order is not None:
-            self.event("mm_page_alloc", p.tid, pfn=pfn, order=order)
-        return self.event("anon_new", p.tid, mm=p.mm, address=at & ~(SIZE - 1), page=struct_page(pfn))
-
-    def huge_cow(self, p: Process, at: int, ret: int) -> int:
-        self.fault(p, at, WRITE_FAULT)
-        pmd = HEAD << 12 | 0x8E5
-        begin = self.event("huge_cow_fault", p.tid, mm=p.mm, address=at, vm_flags=VM_ANON, fault_flags=WRITE_FAULT, pmd=pmd)
-        if ret == FALLBACK:
-            self.split(p)
-        self.event("huge_cow_fault_done", p.tid, ret=ret)
-        return begin
-
-    def split(self, p: Process) -> None:
-        self.event("huge_split", p.tid, mm=p.mm, address=BASE)
-        if self.folios:
-            self.event("anon_add", p.tid, mm=p.mm, address=BASE, page=struct_page(HEAD), nr=512, flags=0)
-            self.unmap(p)
-
-    def unmap(self, p: Process) -> None:
-        if self.folios:
-            self.event("rmap_remove_pmd", p.tid, mm=p.mm, page=struct_page(HEAD))
-        else:
-            self.event("rmap_remove", p.tid, mm=p.mm, page=struct_page(HEAD), compound=1)
 
 
 @pytest.fixture
@@ -63,7 +20,7 @@ def stays(machine: Machine, p: Process) -> dict[int, tuple[int, int]]:
     return {
         (at - BASE) // PAGE: (row["pfn"], row["mapcount"])
         for (pid, at), row in machine.pages().items()
-        if pid == p.tid and at < BASE + SIZE
+        if pid == p.tid and at < BASE + HUGE_SIZE
     }
 
 
@@ -91,7 +48,7 @@ def test_the_last_allocation_of_a_frame_counts(m: Huge) -> None:
     a = m.spawn(10)
     m.touch_huge(a)
     m.munmap(a, BASE, None)
-    m.unmap(a)
+    m.unmap_huge(a)
     m.event("mm_page_free", a.tid, pfn=HEAD, order=9)
     m.touch(a, BASE + PAGE, HEAD)
     assert stays(m, a) == {1: (HEAD, 1)}
@@ -112,7 +69,7 @@ def test_fork_shares_all_of_it_and_a_store_splits_the_mapping_of_one(folios: boo
     m.touch_huge(a)
     b = m.fork(a, 11, [(BASE, 512)])
     assert stays(m, b) == whole(2)
-    m.huge_cow(b, BASE + 3 * PAGE, FALLBACK)
+    m.huge_cow(b, BASE + 3 * PAGE, SPLIT_UP)
     m.cow(b, BASE + 3 * PAGE, HEAD + 3, 0x99)
     assert stays(m, b) == whole(2) | {3: (0x99, 1)}
     assert stays(m, a) == whole(2) | {3: (HEAD + 3, 1)}
@@ -128,9 +85,7 @@ def test_the_other_mapping_goes_as_one_and_the_store_reuses_all(folios: bool) ->
     a = m.spawn(10)
     m.touch_huge(a)
     b = m.fork(a, 11, [(BASE, 512)])
-    m.event("mm_exit", b.tid, mm=b.mm)
-    m.unmap(b)
-    m.event("print", b.tid, buf="gone")
+    m.exit_huge(b)
     m.huge_cow(a, BASE + PAGE, REUSED)
     assert stays(m, a) == whole(1)
     assert stays(m, b) == {}
@@ -159,7 +114,7 @@ def test_a_huge_page_is_swapped_out_page_by_page(m: Huge) -> None:
     for n in range(512):
         m.event("rmap_remove", 3, page=struct_page(HEAD + n))
     m.event("mm_page_free", 3, pfn=HEAD, order=9)
-    found = {key: row for key, row in m.pages().items() if key[1] >= BASE and key[1] < BASE + SIZE}
+    found = {key: row for key, row in m.pages().items() if key[1] >= BASE and key[1] < BASE + HUGE_SIZE}
     assert len(found) == 512
     assert all(row["swapped"] and row["pfn"] == 0 for row in found.values())
 

@@ -41,6 +41,7 @@ def everything(events: MemoryEvents) -> Results:
     results = (
         fields("events", events) | fields("history", history) | fields("followed", replay_steps(history, POLICIES["mapcount"], follow=True))
     )
+    results |= {name: getattr(history, name) for name in ("batches", "folio_of_page", "folio_parts", "ref_sure", "reads_ahead")}
     for name, policy in POLICIES.items():
         results |= fields(name, replay_steps(history, policy))
     return results
@@ -52,6 +53,8 @@ def differences(one: Results, other: Results) -> list[str]:
 
 
 def _equal(one: Any, other: Any) -> bool:
+    if isinstance(one, tuple):
+        return all(_equal(*pair) for pair in zip(one, other, strict=True))
     if isinstance(one, np.ndarray):
         return one.dtype == other.dtype and np.array_equal(one, other)
     if isinstance(one, pl.Series):

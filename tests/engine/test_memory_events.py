@@ -220,11 +220,41 @@ def test_unmaps_and_frees_of_pages_that_are_never_anonymous_are_left_out() -> No
     m = Machine()
     a = m.spawn(10)
     m.touch(a, address(0), 5)
-    m.event("rmap_remove", 10, mm=a.mm, page=struct_page(900))
     m.free(10, 901)
+    m.event("rmap_remove", 10, mm=a.mm, page=struct_page(900))
     m.event("rmap_remove", 10, mm=a.mm, page=struct_page(5))
+    m.free(10, 900)
     m.free(10, 5)
     assert [(row["op"], row["pfn"]) for row in rows(m.events(), Op.UNMAP, Op.FREE)] == [("unmap", 5), ("free", 5)]
+
+
+def test_the_last_free_after_an_unmap_stays_whatever_it_frees() -> None:
+    """A thread holds what it has unmapped until it frees it (mm/mmu_gather.c): with the last of its frees it has let go of all."""
+    m = Machine()
+    a = m.spawn(10)
+    m.touch(a, address(0), 5)
+    m.event("rmap_remove", 10, mm=a.mm, page=struct_page(5))
+    m.free(10, 901)
+    m.free(11, 903)
+    m.free(10, 902)
+    m.mark(10, "next")
+    m.free(10, 904)
+    found = [(row["op"], row["pfn"], row["flags"]) for row in rows(m.events(), Op.UNMAP, Op.FREE)]
+    assert found == [("unmap", 5, 0), ("free", 902, c.FREES_LAST)]
+
+
+def test_the_last_free_of_each_round_of_unmaps_stays() -> None:
+    """A thread that unmaps much frees now and then; a trace may end before it goes on."""
+    m = Machine()
+    a = m.spawn(10)
+    for number in range(2):
+        m.touch(a, address(number), 5 + number)
+    for number in range(2):
+        m.event("rmap_remove", 10, mm=a.mm, page=struct_page(5 + number))
+        m.free(10, 900)
+        m.free(10, 901)
+    found = [(row["op"], row["pfn"], row["flags"]) for row in rows(m.events(), Op.UNMAP, Op.FREE)]
+    assert found == [("unmap", 5, 0), ("free", 901, c.FREES_LAST), ("unmap", 6, 0), ("free", 901, c.FREES_LAST)]
 
 
 # --- rmap_remove without an mm (5.10) -----------------------------------------------------------------------------------------------------

@@ -81,8 +81,8 @@ def test_foll_numbers_are_told_by_known_callers(layout: int, named: int, expecte
     for flags in (bits[0] | bits[4], bits[named] | (bits[0] if named != 1 else 0) | bits[4]):
         r.event("gup", 10, mm=7, start=BASE, nr_pages=1, flags=flags)
         r.event("gup_done", 10, ret=1)
-    misleading = "6.12.0" if layout == OLD else "5.10.0"
-    assert rows(r.events(misleading), Op.REF_GET)[-1]["flags"] & 0xFF == expected
+    r.release = "6.12.0" if layout == OLD else "5.10.0"  # misleads
+    assert rows(r.events(), Op.REF_GET)[-1]["flags"] & 0xFF == expected
 
 
 #: (event, flags) of GUP as recorded, with what it is.
@@ -113,9 +113,10 @@ def test_one_known_caller_is_enough(event: str, flags: int, layout: int) -> None
 def test_foll_numbers_are_told_by_the_release_where_nothing_else_tells(kernel: str | None, pins: int) -> None:
     """0x40000 is FOLL_PIN up to 6.2 and neither FOLL_PIN nor FOLL_GET since."""
     r = Recording()
+    r.release = kernel
     r.event("gup", 10, mm=7, start=BASE, nr_pages=1, flags=0x40001)
     r.event("gup_done", 10, ret=1)
-    events = r.events(kernel)
+    events = r.events()
     assert len(rows(events, Op.REF_GET)) == pins
     assert any("FOLL" in note for note in events.notes) == (kernel in (None, "Linux"))
 

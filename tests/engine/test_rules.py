@@ -27,10 +27,10 @@ REFERENCE: Final[dict[str, Any]] = {
 FAULT: Final[dict[str, Any]] = {
     "ts": 2000, "mm": B, "tid": 101, "pid": 101, "comm": "b", "address": ADDRESS, "page_before": P0, "page_after": P0, "pfn_before": 50,
     "pfn_after": 50, "decision": "reuse", "reason": "sole-owner", "mapcount": 1, "references": 1, "duration_ns": 5, "in_kernel": False,
-    "event": 20, "place": 3, "unsure": False,
+    "event": 20, "pages": 1, "place": 3, "unsure": False,
 }  # fmt: skip
 
-MISSED, WRONG, CROSS, FORKED = "missed-cow", "wrong-cow", "cross-write", "fork-after-pin"
+MISSED, WRONG, CROSS, FORKED, UNNECESSARY = "missed-cow", "wrong-cow", "cross-write", "fork-after-pin", "unnecessary-copy"
 #: At event 20 A's own store copies P0 to P1.
 PARTING: Final[dict[str, Any]] = {"mm": A, "tid": 100, "pid": 100, "comm": "a", "decision": "copy", "page_after": P1, "pfn_after": 51}
 #: From event 20 on B maps P0, too, by a fork of A.
@@ -76,7 +76,7 @@ def test_missed_cow() -> None:
     assert case == {
         "id": "missed-cow-1@some-policy", "rule": MISSED, "policy": "some-policy", "certainty": "certain", "severity": "defect", "pid": 100,
         "comm": "a", "mm": A, "address": ADDRESS, "pfn": 50, "page_id": P0, "from_ns": 2000, "to_ns": 3000, "by_pid": 101,
-        "evidence": [10, 20, 30],
+        "via": "vmsplice", "area": None, "call_site": None, "fingerprint": None, "evidence": [10, 20, 30],
     }  # fmt: skip
 
 
@@ -282,6 +282,57 @@ def test_a_store_that_only_the_policy_would_let_fault_is_a_possible_wrong_cow() 
     assert "would get, if it wrote its page since, a copy" in case["summary"]
 
 
+# --- unnecessary-copy -----------------------------------------------------------------------------------------------------------------
+
+#: At event 20 A's store copies P0, which A alone maps and nobody references.
+COPIED: Final[dict[str, Any]] = PARTING | {"references": 0}
+
+
+@pytest.mark.parametrize("decision", ["copy", "unshare"])
+@pytest.mark.parametrize(
+    ("reason", "certainty"),
+    [
+        ("swap-cache", "certain"),
+        ("lru-batch", "certain"),
+        ("ksm", "certain"),
+        ("unmapping", "certain"),
+        ("large-page", "certain"),
+        ("unknown", "possible"),
+    ],
+)
+def test_unnecessary_copy(decision: str, reason: str, certainty: str) -> None:
+    """Kernel.md's U: no other entry maps the page and no handle exists. It costs, and breaks nothing: no defect."""
+    (case,) = found(UNNECESSARY, [COPIED | {"decision": decision, "reason": reason}], [])
+    assert (case["severity"], case["certainty"], case["evidence"]) == ("info", certainty, [20])
+    assert (case["pid"], case["by_pid"], case["address"], case["pfn"]) == (100, 100, ADDRESS, 50)
+    assert (case["from_ns"], case["to_ns"]) == (2000, None)
+
+
+def test_an_unnecessary_copy_that_rests_on_unseen_accesses_is_possible() -> None:
+    (case,) = found(UNNECESSARY, [COPIED | {"reason": "lru-batch", "unsure": True}], [])
+    assert case["certainty"] == "possible"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param({"reason": "another-mapping", "mapcount": 2}, id="another entry maps the page"),
+        pytest.param({"reason": "another-mapping"}, id="another swap entry refers to it"),
+        pytest.param({"reason": "swap-cache", "mapcount": 2}, id="in the swap cache, and another entry maps it"),
+        pytest.param({"reason": "reference", "references": 1}, id="somebody references it"),
+        pytest.param({"reason": "ksm", "references": 1}, id="merged by KSM, and somebody references it"),
+        pytest.param({"reason": "ksm", "mapcount": 2}, id="merged by KSM with another page that is still mapped"),
+        pytest.param({"reason": "not-anonymous"}, id="page cache"),
+        pytest.param({"reason": "swap-cache", "decision": "reuse", "page_after": P0}, id="no copy"),
+        pytest.param({"reason": "zero-page", "decision": "zero-fill", "page_before": None}, id="the zero page"),
+        pytest.param({"reason": "pinned-at-fork", "decision": "early-copy"}, id="a copy that fork owed"),
+        pytest.param({"reason": "unknown", "page_before": None}, id="the page copied is not known"),
+    ],
+)
+def test_no_unnecessary_copy(fault: dict[str, Any]) -> None:
+    assert found(UNNECESSARY, [COPIED | fault], []) == []
+
+
 # --- one finding a page and cause -----------------------------------------------------------------------------------------------------
 
 
@@ -355,7 +406,7 @@ def test_what_makes_a_trace_inconclusive(cases: list[dict[str, Any]], lost: bool
 
 
 def test_the_rules_there_are() -> None:
-    assert set(RULES) == {MISSED, WRONG, CROSS, FORKED}
+    assert set(RULES) == {MISSED, WRONG, CROSS, FORKED, UNNECESSARY}
     assert rule(MISSED).name == MISSED
     with pytest.raises(UnknownName) as caught:
         rule("missed_cow")

@@ -25,7 +25,9 @@ FIELDS: Final = {
     probe.event: [name for name in (probe.mm, probe.other_mm, *probe.args, *(["vmemmap"] if probe.event == "fork_range" else [])) if name]
     for probe in PROBES
 }
-FIELDS["mm_page_alloc"] = ["pfn", "order"]
+FIELDS["mm_page_alloc"] = ["pfn", "order", "migratetype"]
+#: Most happens on two of them.
+CPUS: Final = (0, 0, 1, 0, 1, 8191, 8192)
 NAMED: Final[dict[str, dict[str, int | str]]] = {
     "task_newtask": {"comm_field": "x"},
     "task_rename": {"oldcomm": "x", "newcomm": "y"},
@@ -42,7 +44,7 @@ def wild_recording(drawn: list[tuple[str, int, list[int]]]) -> Recording:
     r = Recording()
     for name, tid, values in drawn:
         fields: dict[str, int | str] = {field: _meeting(field, value) for field, value in zip(FIELDS[name], values, strict=False)}
-        r.add(name, tid, fields | NAMED.get(name, {}))
+        r.add(name, tid, fields | NAMED.get(name, {}), cpu=CPUS[values[-1] % len(CPUS)])
     return r
 
 
@@ -51,6 +53,8 @@ def _meeting(field: str, value: int) -> int:
         return value % 5
     if field in ("mm", "src_mm"):
         return value % 3
+    if field == "migratetype":
+        return value % 2
     if field == "page":
         return VMEMMAP + value % 7 * 64 if value < 1 << 40 else value
     return VMEMMAP if field == "vmemmap" and value < 1 << 63 else value

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from tracetool import schema
+from tracetool.memory_events import codes as c
 from tracetool.memory_events import state as k
 from tracetool.memory_events.codes import Op
 from tracetool.memory_events.context import read_context
 from tracetool.memory_events.holders import holders
+from tracetool.memory_events.lru import pages_in_a_batch
 from tracetool.memory_events.rows import R_THREAD, EventSource, Merged, merge, with_tables
 from tracetool.memory_events.state import new_state
 from tracetool.memory_events.unsupported import unsupported
@@ -42,7 +44,8 @@ class MemoryEvents:
     `op` int8 (codes.Op), `mm` int32, `address` int64 (bytes), `pages` int64, `flags`, `arg` int64; `pfn` int64 (-1: none named);
     `first_frame` and `frames` int32: the slice of `known_frames` (sorted page frame numbers) that the event names; `ts` int64 ns,
     `cpu` int32, `tid` int32; `source` int16 into `source_names`, `source_row` int64. `spaces` counts the address spaces.
-    `holders` (String) says of each GUP request what holds its references, null where the trace does not.
+    `holders` (String) says of each GUP request what holds its references, null where the trace does not. `lru` is what fills and empties
+    the LRU batches between them, each of which has room for `lru_batch` pages.
     """
 
     op: Ints
@@ -69,6 +72,8 @@ class MemoryEvents:
     task_ts: Ints
     tids: Ints
     notes: list[str]
+    lru: LruRows
+    lru_batch: int
 
     def __len__(self) -> int:
         return len(self.op)
@@ -131,7 +136,8 @@ def memory_events(source: EventSource, kernel: str | None = None) -> MemoryEvent
     out, tasks = state.out[: state.count[k.OUT]], state.tasks[: state.count[k.TASK]].copy()
     op, pages = out[:, k.O_OP].astype(np.int8), out[:, k.O_PAGES]
     known, first, frames = _frames(op, out[:, k.O_FRAME], pages)
-    about_file_pages = np.isin(op, [int(Op.UNMAP), int(Op.FREE)]) & (frames == 0)
+    ends_unmapping = (op == int(Op.FREE)) & (out[:, k.O_FLAGS] == c.FREES_LAST)
+    about_file_pages = np.isin(op, [int(Op.UNMAP), int(Op.FREE)]) & (frames == 0) & ~ends_unmapping
     keep = np.flatnonzero(~about_file_pages)
     row = out[keep, k.O_ROW]
     thread = rows.head[row, R_THREAD]
@@ -159,8 +165,31 @@ def memory_events(source: EventSource, kernel: str | None = None) -> MemoryEvent
         tasks=tasks,
         task_ts=merged.ts[tasks[:, k.K_ROW]],
         tids=merged.tids,
+        lru=_between(merged, row, known),
+        lru_batch=pages_in_a_batch(merged.release, merged.foll_layout == c.FOLL_NEW),
         notes=[*_notes(merged, source), *unsupported(merged, op[keep], out[keep, k.O_FLAGS], merged.ts[row], source.counts())],
     )
+
+
+class LruRows(NamedTuple):
+    """What fills and empties LRU batches (`lru.JOINS`...), in trace order: `row` int32, the memory event that follows next; `cpu` int32;
+    `frame` and `frames` int32, the slice of `known_frames` that is allocated; `what` int8.
+    """
+
+    row: Ints
+    cpu: Ints
+    frame: Ints
+    frames: Ints
+    what: Ints
+
+
+def _between(merged: Merged, row: Ints, known: Ints) -> LruRows:
+    """LRU events among memory events, which lie in these rows."""
+    lru = merged.lru
+    follows = np.searchsorted(merged.positions[row], lru.position)
+    first = np.searchsorted(known, lru.pfn)
+    last = np.searchsorted(known, np.where(lru.pfn < 0, lru.pfn, lru.pfn + (np.int64(1) << lru.order)))
+    return LruRows(follows.astype(np.int32), lru.cpu, first.astype(np.int32), (last - first).astype(np.int32), lru.what)
 
 
 def _thread_named(name: str, merged: Merged, source: EventSource) -> int:

@@ -62,6 +62,9 @@ SWAPPED: Final = 1
 ZEROED: Final = 2
 MIGRATES: Final = 4
 
+# free: the last of what a thread frees after it has unmapped pages: it has let go of all of them
+FREES_LAST: Final = 1
+
 # fault: what the trace says came of it (arg)
 FAULT_NOTHING: Final = 0
 FAULT_MAPPED: Final = 1

@@ -169,6 +169,7 @@ def _unmapped(r: Rows, i: int, t: int, ksmd: int, threads: Ints, spaces: Spaces,
     # KSM puts another page there first, or, where it holds nothing but zeros, the zero page (mm/ksm.c, `replace_page`).
     flags |= c.ZEROED if t == ksmd else 0
     at = emit(out, count, i, Op.UNMAP, mm, 0, pages, frame, flags, 0)
+    threads[t, k.T_FREED] = 0
     if reclaimed:
         out[at, k.O_ADDRESS], out[at, k.O_ARG] = threads[t, k.T_UNMAP_ADDRESS], pages
     elif threads[t, k.T_CALL] >= 0 and mm == threads[t, k.T_MM]:
@@ -226,7 +227,17 @@ def _cow_fault(r: Rows, i: int, t: int, threads: Ints, spaces: Spaces, out: Ints
             bits |= c.ZERO_PAGE
         frame = (entry >> k.PAGE_SHIFT) & PTE_FRAME
     _followed(t, mm, address, 1, c.FAULT_COW, threads, out)
-    threads[t, k.T_COW] = emit(out, count, i, Op.COW_BEGIN, mm, address, 1, frame, bits, 0)
+    # A fault inside GUP: from where on is asked.
+    asked = r.args[threads[t, k.T_SLOW], 0] & ~4095 if threads[t, k.T_SLOW] >= 0 else 0
+    threads[t, k.T_COW] = emit(out, count, i, Op.COW_BEGIN, mm, address, 1, frame, bits, asked)
+
+
+@part
+def _let_go(t: int, threads: Ints, out: Ints) -> None:
+    """What a thread has freed last since it unmapped pages was the last of them."""
+    if threads[t, k.T_FREED] > 0:
+        out[threads[t, k.T_FREED], k.O_FLAGS] = c.FREES_LAST
+        threads[t, k.T_FREED] = -1
 
 
 @part
@@ -239,6 +250,7 @@ def _before(r: Rows, i: int, t: int, threads: Ints, out: Ints, count: Ints) -> N
     if kind == Kind.PAGE_FREE:
         # It may be an interrupt's.
         return
+    _let_go(t, threads, out)
     if kind != Kind.ANON_ADD and kind != Kind.RMAP_REMOVE_PMD:
         threads[t, k.T_SPLIT] = -1
         threads[t, k.T_SPLITTING] = -1
@@ -260,7 +272,9 @@ def _pages(r: Rows, i: int, t: int, ksmd: int, threads: Ints, spaces: Spaces, ou
         _unmapped(r, i, t, ksmd, threads, spaces, out, count)
     elif kind == Kind.PAGE_FREE:
         if 0 <= r.args[i, 1] <= 20:
-            emit(out, count, i, Op.FREE, -1, 0, 1 << r.args[i, 1], r.args[i, 0], 0, 0)
+            at = emit(out, count, i, Op.FREE, -1, 0, 1 << r.args[i, 1], r.args[i, 0], 0, 0)
+            if threads[t, k.T_FREED] >= 0:
+                threads[t, k.T_FREED] = at
     elif kind == Kind.MM_FAULT:
         _fault(r, i, t, threads, spaces, out, tasks, count)
     elif kind == Kind.ANON_NEW or kind == Kind.ANON_ADD:
@@ -321,3 +335,5 @@ def read_context(
         _before(r, i, t, threads, out, count)
         if not _pages(r, i, t, ksmd, threads, spaces, out, tasks, count) and not about_tasks(r, i, t, threads, spaces, out, tasks, count):
             about_references(r, i, t, layout, threads, spaces, groups, out, count)
+    for t in range(len(threads)):
+        _let_go(t, threads, out)

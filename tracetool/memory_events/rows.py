@@ -11,8 +11,9 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from tracetool.errors import TraceError
 from tracetool.memory_events.codes import FOLL_NEW, FOLL_OLD, FOLL_UNKNOWN
+from tracetool.memory_events.columns import column_of
+from tracetool.memory_events.lru import LruEvents, lru_events
 from tracetool.probes import BY_EVENT, Kind, Probe
 from tracetool.schema import VIA
 from tracetool_parsers.eventformat import EventFormat, Field
@@ -66,7 +67,10 @@ class Rows(NamedTuple):
 
 @dataclass(frozen=True)
 class Merged:
-    """The rows, and what their dense numbers stand for: `tids[thread]`, `pointers[mm]`; `event[i]` indexes `names`."""
+    """The rows, and what their dense numbers stand for: `tids[thread]`, `pointers[mm]`; `event[i]` indexes `names`.
+
+    `positions` are those of the rows among all events of the trace, as the positions in `lru` are.
+    """
 
     rows: Rows
     ts: Ints
@@ -78,6 +82,9 @@ class Merged:
     pointers: Ints
     foll_layout: int
     notes: list[str]
+    lru: LruEvents
+    positions: Ints
+    release: tuple[int, int] | None
 
 
 def merge(source: EventSource, kernel: str | None = None) -> Merged:
@@ -94,13 +101,14 @@ def merge(source: EventSource, kernel: str | None = None) -> Merged:
     formats = source.formats()
     wanted = {probe.event: _fields(probe, formats[probe.event]) for probe in probes}
     if counts.get("mm_page_alloc") and (counts.get("anon_new") or counts.get("migrate_unmap")):
-        wanted["mm_page_alloc"] = ["pfn", "order"]
-    made = source.tables(wanted, positions=True)
+        wanted["mm_page_alloc"] = ["pfn", "order", "migratetype"]
+    made = source.tables(_existing(wanted, formats), positions=True)
     allocations = made.pop("mm_page_alloc", None)
     tables = list(made.values())
     places = [table.column("position").to_numpy() for table in tables]
     notes: list[str] = []
-    rank, total = _ranks(places)
+    rank, positions = _ranks(places)
+    total = len(positions)
 
     names = ("ts", "tid", "mm", "other", "task", "old_task", "a0", "a1", "a2", "a3", "source_row")
     columns = {name: np.zeros(total, np.int64) for name in names}
@@ -133,8 +141,15 @@ def merge(source: EventSource, kernel: str | None = None) -> Merged:
     rows = Rows(head, np.stack([columns[f"a{slot}"] for slot in range(4)], axis=1))
     layout = _foll_layout(rows, kernel, notes)
     return Merged(
-        rows, columns["ts"], cpu, event, columns["source_row"], [p.event for p in probes], tids, pointers, layout, notes
+        rows, columns["ts"], cpu, event, columns["source_row"], [p.event for p in probes], tids, pointers, layout, notes,
+        lru_events(made, allocations), positions, _release(kernel),
     )  # fmt: skip
+
+
+def _existing(wanted: Mapping[str, list[str]], formats: Mapping[str, EventFormat]) -> dict[str, list[str]]:
+    """The fields that are asked for, as far as this trace has them."""
+    has = {name: {field.name for field in formats[name].fields} for name in wanted}
+    return {name: [field for field in fields if field in has[name]] for name, fields in wanted.items()}
 
 
 def _fields(probe: Probe, event: EventFormat) -> list[str]:
@@ -142,30 +157,15 @@ def _fields(probe: Probe, event: EventFormat) -> list[str]:
     return [field.name for field in event.fields if field.name in wanted]
 
 
-def _ranks(places: list[npt.NDArray[np.int64]]) -> tuple[list[Ints], int]:
-    """Positions among all events of the trace -> positions among those that are read."""
+def _ranks(places: list[npt.NDArray[np.int64]]) -> tuple[list[Ints], Ints]:
+    """Positions among all events of the trace -> positions among those that are read, and these backwards."""
     if not places:
-        return [], 0
+        return [], np.zeros(0, np.int64)
     used = np.zeros(max((int(p.max()) + 1 for p in places if p.size), default=0), np.bool_)
     for place in places:
         used[place] = True
     rank = np.cumsum(used) - 1
-    return [rank[place] for place in places], int(used.sum())
-
-
-def column_of(table: pa.Table, name: str, event: str | None = None) -> Ints | int:
-    """A column as int64, unsigned numbers bit for bit; 0 where the event has no such field or a record is too short to have it.
-
-    Raises:
-        TraceError: the field of `event` is none of numbers.
-    """
-    if not name or name not in table.column_names:
-        return 0
-    column = table.column(name)
-    if not pa.types.is_integer(column.type):
-        raise TraceError(f"field {name} is {column.type} where a number is expected", event=event)
-    values: Ints = (column.fill_null(0) if column.null_count else column).to_numpy()
-    return values.view(np.int64) if values.dtype == np.uint64 else values.astype(np.int64)
+    return [rank[place] for place in places], np.flatnonzero(used)
 
 
 def _dense(*columns: Ints) -> tuple[Ints, list[Ints]]:

@@ -21,10 +21,11 @@ ADDRESS_END = 1 << 57
 # What each thread is in the middle of, -1 where nothing: its address space and process; the fork it makes; exec's new address space; the
 # fault, COW decision, swap fault, reclaim and teardown under way; GUP and system call under way, and what they have got so far; the first
 # frame that reclaim or migration unmaps, whether it swaps, and where; whether mmap or mremap is done with what was there; where
-# to a huge page migrates; whether a huge page is being split; where a huge page could be; the huge page whose mapping is being split.
+# to a huge page migrates; whether a huge page is being split; where a huge page could be; the huge page whose mapping is being split;
+# what it has freed last since it unmapped pages (0: nothing).
 (T_SEEN, T_MM, T_TGID, T_FORK_MM, T_FORK_POINTER, T_FORK_ROW, T_FORK_SRC, T_NEW_MM, T_FAULT, T_COW, T_SWAP_MM, T_SWAP_PAGE, T_UNMAP_MM,
  T_DYING, T_SLOW, T_FAST, T_CALL, T_FIRST_GROUP, T_INSTANT, T_GRABS, T_GRABBED, T_UNMAP_FRAME, T_UNMAP_SWAPS, T_HUGE, T_SPLIT, T_REQUESTS,
- T_UNMAP_ADDRESS, T_MAPPED, T_UNMAP_TARGET, T_SPLITTING, T_UNMAP_NEXT) = range(31)  # fmt: skip
+ T_UNMAP_ADDRESS, T_MAPPED, T_UNMAP_TARGET, T_SPLITTING, T_UNMAP_NEXT, T_FREED) = range(32)  # fmt: skip
 # GUP requests that got references: who asked, how many pages, the row of the system call (-1: none), from which byte on, and how many
 # requests of that call there were before.
 G_THREAD, G_PAGES, G_CALL, G_START, G_NUMBER = range(5)
@@ -163,7 +164,7 @@ def new_state(r: Rows, pointers: int, threads: int) -> State:
         # Zeros cost nothing until they are written.
         return np.full(shape, value, np.int64) if value else np.zeros(shape, np.int64)
 
-    state = filled(threads, T_UNMAP_NEXT + 1, -1)
+    state = filled(threads, T_FREED + 1, -1)
     state[:, T_SEEN] = 0
     return State(
         threads=state,

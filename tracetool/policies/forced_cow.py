@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tracetool.policies.facts import GupDecision, Page, Policy, Request
-from tracetool.policies.mapcount import fork, write_fault
+from tracetool.policies.mapcount import fork, huge_write_fault, swap_in, write_fault
 
 
 def gup(_page: Page, _request: Request) -> GupDecision:
@@ -16,4 +16,5 @@ def gup(_page: Page, _request: Request) -> GupDecision:
     return "write"
 
 
-FORCED_COW = Policy("forced-cow", write_fault, fork, gup, mprotect_restores=False, checked_on="from source only")
+#: Its huge pages are split: Linux commit 3917c80280c9 ("thp: change CoW semantics for anon-THP") came with v5.8, too.
+FORCED_COW = Policy("forced-cow", write_fault, fork, gup, huge_write_fault, swap_in, checked_on="from source only")

@@ -12,16 +12,17 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from tracetool import schema
+from tracetool import notebook, schema
 from tracetool.memory_events import codes as c
 from tracetool.policies import POLICIES, Policy
 from tracetool.processes import owners
 from tracetool.replay import columns as k
 from tracetool.replay import tables
+from tracetool.replay.deciding import OLDER, W_POLICY
 from tracetool.replay.history import History, rebuild
 from tracetool.replay.lifeline import lifeline
 from tracetool.replay.moments import Moments
-from tracetool.replay.simulated import W_POLICY, Outcome, replay_steps
+from tracetool.replay.simulated import Outcome, replay_steps
 
 __all__ = ["OBSERVED", "History", "Replay", "rebuild"]
 
@@ -46,6 +47,20 @@ class Replay:
         # Followed, any policy gives the recorded outcome; what it says to each decision is not looked at here.
         self._outcome = replay_steps(history, policy or POLICIES["mapcount"], follow=policy is None)
 
+    def __repr__(self) -> str:
+        return f"<Replay {self.policy}: {len(self.stay_rows)} stays, {len(self.outcome.decisions)} decisions>"
+
+    def _repr_html_(self) -> str:
+        stays, faults = self.ownership.collect(), self.fault_rows
+        decided = faults.group_by("decision", "reason").agg(pl.len()).sort("len", "decision", "reason", descending=[True, False, False])
+        owned = stays.group_by("pid", "comm").agg(pl.col("page_id").n_unique(), pl.len()).sort("page_id", "pid", descending=[True, False])
+        return notebook.fragment(
+            f"Replay: {self.policy}",
+            notebook.facts({"stays": stays.height, "references": self.reference_rows.height, "decisions": faults.height}),
+            notebook.table("Decisions", ("decision", "reason", "how many"), decided.rows()),
+            notebook.table("Processes", ("pid", "comm", "pages", "stays"), owned.rows()),
+        )
+
     @property
     def outcome(self) -> Outcome:
         """The decisions and stays as arrays."""
@@ -63,7 +78,19 @@ class Replay:
 
     @property
     def ownership(self) -> pl.LazyFrame:
-        """One row a stay of a page in an address space (`schema.OWNERSHIP`)."""
+        """One row a stay of a page in an address space: who owned which page when, as a polars LazyFrame (`schema.OWNERSHIP`).
+
+        Columns: `page_id` (one life of a page frame), `pfn` (page frame number; null: only the policy makes it), `mm` (number of the
+        address space), `pid`, `comm`, `address` (UInt64, bytes), `from_ns`, `to_ns` (ns of the trace's clock; null: before it, or to its
+        end), `began`, `ended` (Enum: fork, copy, unmapped, ...), `order` (log2 of the pages of its mapping).
+
+        Example:
+            >>> import tracetool, polars as pl
+            >>> owners = tracetool.open("fixtures/mail-6.1.dat").replay().ownership
+            >>> shared = owners.filter(pl.col("pid").n_unique().over("page_id") > 1)  # pages that more than one process mapped
+            >>> shared.select(pl.col("page_id").n_unique()).collect().item()
+            14
+        """
         return tables.ownership(self.stays)
 
     @functools.cached_property
@@ -73,7 +100,18 @@ class Replay:
 
     @property
     def references(self) -> pl.LazyFrame:
-        """One row a GUP reference to a known page (`schema.REFERENCES`)."""
+        """One row a GUP reference to a known page, as a polars LazyFrame (`schema.REFERENCES`).
+
+        Columns: `reference` (number), `page_id`, `pfn` (page frame number), `mm`, `pid` whose memory it is, `by_pid` and `comm` of the one
+        that took it, `address` (UInt64, bytes), `kind` (get, pin), `access` (read, write), `longterm`, `via` (vmsplice, io_uring, ...),
+        `holder`, `from_ns`, `to_ns` (ns of the trace's clock; null: held at its end), `released` (how well the end is known).
+
+        Example:
+            >>> import tracetool
+            >>> references = tracetool.open("fixtures/mail-6.1.dat").replay().references.collect()
+            >>> references.filter(via="vmsplice").select("by_pid", "kind", "access", "holder", "released").rows()
+            [(115, 'get', 'read', 'pipe fd 10', 'exact')]
+        """
         return self.reference_rows.lazy().select(list(schema.REFERENCES))
 
     @functools.cached_property
@@ -83,13 +121,25 @@ class Replay:
 
     @property
     def faults(self) -> pl.LazyFrame:
-        """One row a COW decision (`schema.FAULTS`)."""
+        """One row a COW decision, as a polars LazyFrame (`schema.FAULTS`).
+
+        Columns: `ts` (ns of the trace's clock), `mm`, `tid`, `pid`, `comm`, `address` (UInt64, bytes), `page_before`, `page_after`
+        (page_id), `pfn_before`, `pfn_after` (page frame numbers), `decision` (Enum: copy, reuse, ...), `reason` (what decided it),
+        `mapcount`, `references` (of the page, before), `duration_ns` (ns; null: not recorded), `in_kernel`, `event` (row of the memory
+        event), `pages` (how many it is about).
+
+        Example:
+            >>> import tracetool
+            >>> faults = tracetool.open("fixtures/mail-6.1.dat").replay("page-count").faults.collect()
+            >>> faults.filter(decision="copy", reason="reference").select("pid", "mapcount", "references").rows()
+            [(116, 1, 1)]
+        """
         return self.fault_rows.lazy().select(list(schema.FAULTS))
 
     @functools.cached_property
     def undetermined(self) -> pl.DataFrame:
         """Decisions about pages older than the trace, of which no policy can be asked: rows of `fault_rows`."""
-        return self.fault_rows.filter(pl.Series(self._outcome.decisions[:, W_POLICY] < 0))
+        return self.fault_rows.filter(pl.Series(self._outcome.decisions[:, W_POLICY] == OLDER))
 
     @functools.cached_property
     def family_of_page(self) -> Ints:
@@ -105,13 +155,38 @@ class Replay:
         return parent
 
     def history_of(self, *, pfn: int | None = None, pid: int | None = None, address: int | None = None) -> pl.DataFrame:
-        """What happened to a page frame (`pfn`), or at an address of a process, in order, as `schema.HISTORY`."""
+        """What happened to a page frame (`pfn`), or at an address of a process, in order: a polars DataFrame (`schema.HISTORY`).
+
+        Columns: `ts` (ns of the trace's clock; null: before it), `act` (Enum), `page_id`, `pfn` (page frame number), `mm`, `pid`, `comm`,
+        `address` (UInt64, bytes), `text` (the same in words), `event` (row of the memory event).
+
+        Raises:
+            Unanswerable: the trace knows nothing of that frame or address.
+
+        Example:
+            >>> import tracetool
+            >>> replay = tracetool.open("fixtures/mail-6.1.dat").replay()
+            >>> held = replay.references.collect().filter(via="vmsplice")
+            >>> replay.history_of(pfn=held["pfn"][0])["act"].to_list()[:5]
+            ['touch', 'fork', 'get', 'decided-copy', 'copied']
+        """
         return lifeline(self, pfn=pfn, pid=pid, address=address)
 
     def pages_at(self, ts: int, pid: int | None = None) -> pl.DataFrame:
-        """Every known page of every process (or of `pid`) after the events up to time `ts` (ns), as `schema.PAGES`.
+        """Every known page of every process (or of `pid`) after the events up to time `ts` (ns): a polars DataFrame (`schema.PAGES`).
 
         What the trace tells only later of that moment counts, too: a frame that a later fault names was there before.
+
+        Columns: `mark` (empty), `ts` (ns of the trace's clock), `pid`, `mm`, `address` (String, hexadecimal), `pfn` (page frame number; 0:
+        none, -1: not known), `mapcount`, `references`, `pins`, `zero`, `swapped`, `ksm`, `exclusive`, `uncertain`.
+
+        Example:
+            >>> import tracetool
+            >>> replay = tracetool.open("fixtures/mail-6.1.dat").replay()
+            >>> held = replay.references.collect().filter(via="vmsplice")
+            >>> pages = replay.pages_at(held["from_ns"][0])
+            >>> pages.filter(pfn=held["pfn"][0]).select("pid", "mapcount", "references").rows()
+            [(115, 2, 1), (116, 2, 1)]
         """
         return self.pages_after(int(np.searchsorted(self.history.events.ts, ts, side="right")) - 1, ts, pid)
 

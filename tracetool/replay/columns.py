@@ -20,15 +20,19 @@ T_BASE, T_MM, T_HEAD, T_NEXT = range(4)
 TABLE_SHIFT: Final = 9
 
 # Pages, lives of page frames: dense frame number, mappings, first mapper, newest open reference, when KSM merged another into it, whether
-# MADV_FREE lets reclaim drop it and whether reclaim has tried to, whether it is on its way to another frame.
-F_FRAME, F_MAPCOUNT, F_RMAP, F_REFS, F_KSM, F_LAZY, F_MOVING = range(7)
+# MADV_FREE lets reclaim drop it and whether reclaim has tried to, whether it is on its way to another frame; the event that mapped it first
+# (-1: older than the trace), the folio of more pages that it is of (-1: none), whether it was ever swapped out; the thread that unmapped it
+# last, and which of all that this thread has unmapped it was.
+F_FRAME, F_MAPCOUNT, F_RMAP, F_REFS, F_KSM, F_LAZY, F_MOVING, F_BORN, F_FOLIO, F_SWAPPED, F_DROPPER, F_DROPPED = range(12)
 NOT_LAZY, LAZY, LAZY_TRIED = range(3)
 
 # Address spaces: first page table, entries, whether the trace saw it from the start, whether it is being torn down.
 A_TABLE, A_PTES, A_BORN, A_DYING = range(4)
 
-# Threads: the page that each has just replaced, the decision that it is in, the decision still to be carried out.
-X_REPLACED, X_DECISION, X_EFFECT = range(3)
+# Threads: the page that each has just replaced, the decision that it is in, the decision still to be carried out; the place of the swap
+# fault that it is in, whether that is a store's, the step that read the page back; how many pages it has unmapped, and how many of them it
+# has let go of: it holds them until it has unmapped all that it is to, and then lets go of them in that order (mm/mmu_gather.c).
+X_REPLACED, X_DECISION, X_EFFECT, X_SWAPPING, X_STORES, X_SWAPPED_IN, X_DROPS, X_FLUSHED = range(8)
 
 # GUP requests: first reference, how many.
 G_FIRST, G_SIZE = range(2)
@@ -62,19 +66,27 @@ STEP_ZERO: Final = 1  # place, how it began, how what was there ended: the zero 
 STEP_WRITE: Final = 2  # place, recorded decision, page that a copy gave or -1: a store to a read-only page takes effect
 STEP_UNSHARE: Final = 3  # the same, for a read pin
 STEP_SHARE: Final = 4  # parent's place, child's new place, page that an early copy gave or -1
-STEP_DROP: Final = 5  # place, how it ended
+STEP_DROP: Final = 5  # place, how it ended, the thread that holds its page until it is flushed (-1: none does)
 STEP_MOVE: Final = 6  # place, new place
 STEP_SWAP_OUT: Final = 7  # place
 STEP_AGAIN: Final = 8  # place, page, how it began and (in 16ths) how what was there ended: a known page is mapped again
 STEP_REF: Final = 9  # place, reference, flags of the request
 STEP_UNREF: Final = 10  # reference
 STEP_PROTECT: Final = 11  # place, 1: may be written again, 0: may not
-STEP_DECIDE: Final = 12  # place, recorded decision: a store meets a read-only page; what is decided takes effect later
-STEP_WRITABLE: Final = 13  # place: with its neighbour, of the same huge page, it is written to without a fault from now on
-STEP_SPLIT: Final = 14  # place, recorded decision: the mapping of a huge page is split, its pages stay
+STEP_DECIDE: Final = 12  # place, recorded decision, 1: the GUP request that faults holds its folio: a store meets a read-only page
+STEP_PART: Final = 13  # place, -, 1: for a read pin: what was just decided about a huge page is about this, too
+STEP_HUGE: Final = 14  # place, recorded decision, 1: for a read pin: a store meets a read-only huge page; its other parts follow
+STEP_SWAP_IN: Final = 15  # place, page, SWAPS_IN_... and (in 16ths) how the stay begins: a page is read back from swap
+STEP_FREED: Final = 16  # page: a page that was swapped out is freed
+STEP_FLUSH: Final = 17  # thread, a number: it has let go of the pages that it unmapped, up to this one
+STEP_APART: Final = 18  # folio: its pages are pages like others from now on
+STEPS_IN_ALL: Final = 19
+
+# STEP_SWAP_IN: for a store; a decision about that store follows; no fault: the entry was that of a migration under way.
+SWAPS_IN_STORE, SWAPS_IN_DECIDED, SWAPS_IN_MIGRATED = 1, 2, 4
 
 # World.counts
-PTES, TABLES, PAGES, PLACES, STAYS, REFS, STEPS, DECISIONS, LIVE, NEED, UNKNOWN_UNMAPS, HEALED = range(12)
+PTES, TABLES, PAGES, PLACES, STAYS, REFS, STEPS, DECISIONS, LIVE, NEED, UNKNOWN_UNMAPS, HEALED, FOLIOS = range(13)
 
 
 class World(NamedTuple):

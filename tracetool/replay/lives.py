@@ -32,6 +32,11 @@ def new_page(w: World, event: int, frame: int) -> int:
     w.pages[page, k.F_KSM] = -1
     w.pages[page, k.F_LAZY] = k.NOT_LAZY
     w.pages[page, k.F_MOVING] = 0
+    w.pages[page, k.F_BORN] = event
+    w.pages[page, k.F_FOLIO] = -1
+    w.pages[page, k.F_SWAPPED] = 0
+    w.pages[page, k.F_DROPPER] = -1
+    w.pages[page, k.F_DROPPED] = -1
     before = w.frame_page[frame]
     if before >= 0:
         end_page(w, event, before)
@@ -47,6 +52,8 @@ def end_page(w: World, event: int, page: int) -> None:
         drop(w, event, w.pages[page, k.F_RMAP], k.UNMAPPED)
     while w.pages[page, k.F_REFS] >= 0:
         release(w, event, w.pages[page, k.F_REFS], k.AT_LATEST)
+    if w.pages[page, k.F_SWAPPED]:
+        step(w, event, k.STEP_FREED, page, -1, -1)
     if w.frame_page[w.pages[page, k.F_FRAME]] == page:
         w.frame_page[w.pages[page, k.F_FRAME]] = -1
 
@@ -82,9 +89,33 @@ def end_stay(w: World, event: int, pte: int, ended: int) -> None:
 @guarded
 def drop(w: World, event: int, pte: int, ended: int) -> None:
     """The entry goes with what it holds."""
+    drop_by(w, event, pte, ended, -1)
+
+
+@guarded
+def drop_by(w: World, event: int, pte: int, ended: int, thread: int) -> None:
+    """The same; `thread` holds the page until `flush`, -1: it does not."""
+    page = w.ptes[pte, k.P_PAGE]
     end_stay(w, event, pte, ended)
-    step(w, event, k.STEP_DROP, w.ptes[pte, k.P_PLACE], ended, -1)
+    step(w, event, k.STEP_DROP, w.ptes[pte, k.P_PLACE], ended, thread)
+    if thread >= 0:
+        w.threads[thread, k.X_DROPS] += 1
+        w.pages[page, k.F_DROPPER] = thread
+        w.pages[page, k.F_DROPPED] = w.threads[thread, k.X_DROPS]
     remove(w, pte)
+
+
+@guarded
+def flush(w: World, event: int, thread: int, number: int) -> None:
+    """A thread lets go of the pages that it has unmapped, up to one."""
+    if w.threads[thread, k.X_FLUSHED] >= number:
+        return
+    w.threads[thread, k.X_FLUSHED] = number
+    last = w.counts[k.STEPS] - 1
+    if last >= 0 and w.steps[last, k.H_OP] == k.STEP_FLUSH and w.steps[last, k.H_A] == thread:
+        w.steps[last, k.H_B] = number
+    else:
+        step(w, event, k.STEP_FLUSH, thread, number, -1)
 
 
 @guarded

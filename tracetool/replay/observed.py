@@ -7,7 +7,7 @@ from tracetool.memory_events.codes import Op
 from tracetool.replay import columns as k
 from tracetool.replay.areas import change_areas
 from tracetool.replay.columns import Events, World
-from tracetool.replay.lives import begin_stay, drop, end_page, end_stay, new_page, new_place, step
+from tracetool.replay.lives import begin_stay, drop, drop_by, end_page, end_stay, flush, new_page, new_place, step
 from tracetool.replay.pagetables import find, in_range, mapper
 from tracetool.replay.references import open_references, put_references, releasable, take_references
 from tracetool.schema import VIA
@@ -24,8 +24,10 @@ def _map_new(w: World, e: Events, i: int, t: int) -> None:
     """New anonymous pages are mapped. What was there goes first; its rmap_remove is still to come on this thread."""
     mm, first, why = e.mm[i], e.address[i] >> 12, e.arg[i]
     order = _order(e.frames[i])
+    folio = _new_folio(w) if e.frames[i] > 1 else -1
     for n in range(e.frames[i]):
         page = new_page(w, i, e.frame[i] + n)
+        w.pages[page, k.F_FOLIO] = folio
         pte = find(w, mm, first + n)
         held = w.ptes[pte, k.P_KIND] if pte >= 0 else k.FREE
         began = k.TOUCH
@@ -50,8 +52,41 @@ def _map_new(w: World, e: Events, i: int, t: int) -> None:
                 w.decisions[decision, k.D_DECISION] = k.DID_ZERO_FILL
             else:
                 w.decisions[decision, k.D_DECISION] = k.DID_COPY
+        elif why != c.IN_FORK and held == k.SWAP:
+            _swapped_in(w, e, i, t, w.ptes[pte, k.P_PLACE], page, began)
         elif why != c.IN_FORK:
             step(w, i, k.STEP_NEW, w.ptes[pte, k.P_PLACE], page, began)
+
+
+@guarded
+def _new_folio(w: World) -> int:
+    folio = w.counts[k.FOLIOS]
+    w.counts[k.FOLIOS] = folio + 1
+    return folio
+
+
+@guarded
+def _swapped_in(w: World, e: Events, event: int, t: int, place: int, page: int, began: int) -> None:
+    """A page is read back from swap, or found in the swap cache; with no fault it comes back from a migration, for which kernels before
+    5.14 unmap as for swap (mm/rmap.c, `try_to_unmap_one`).
+    """
+    how, asked = k.SWAPS_IN_MIGRATED, w.threads[t, k.X_SWAPPING]
+    if asked == place:
+        how = k.SWAPS_IN_STORE if w.threads[t, k.X_STORES] == 1 else 0
+        w.threads[t, k.X_SWAPPED_IN] = w.counts[k.STEPS]
+    elif (
+        asked >= 0 and w.places[asked, k.L_MM] == e.mm[event] and 0 <= w.places[asked, k.L_VPN] - (e.address[event] >> 12) < e.frames[event]
+    ):
+        # The fault brings its neighbours along.
+        how = 0
+    step(w, event, k.STEP_SWAP_IN, place, page, how | began << 4)
+
+
+@guarded
+def _swap_fault(w: World, e: Events, i: int, t: int) -> None:
+    pte = find(w, e.mm[i], e.address[i] >> 12) if e.mm[i] >= 0 else -1
+    w.threads[t, k.X_SWAPPING] = w.ptes[pte, k.P_PLACE] if pte >= 0 else -1
+    w.threads[t, k.X_STORES] = e.flags[i] & c.WRITE
 
 
 @guarded
@@ -68,13 +103,17 @@ def _map_again(w: World, e: Events, i: int, t: int) -> None:
     """Known pages are mapped (again): swap-in, migration back, KSM."""
     mm, first = e.mm[i], e.address[i] >> 12
     order = _order(e.frames[i])
+    folio = _new_folio(w) if e.frames[i] > 1 else -1
     for n in range(e.frames[i]):
         frame = e.frame[i] + n
         page = w.frame_page[frame]
         if page < 0:
             page = new_page(w, -1, frame)
+            w.pages[page, k.F_BORN] = i
+            w.pages[page, k.F_FOLIO] = folio
         pte = find(w, mm, first + n)
         began, ended = k.AGAIN, k.REPLACED
+        swapped = pte >= 0 and w.ptes[pte, k.P_KIND] == k.SWAP
         if pte >= 0:
             held = w.ptes[pte, k.P_PAGE] if w.ptes[pte, k.P_KIND] == k.PAGE else -1
             if held == page:
@@ -99,7 +138,10 @@ def _map_again(w: World, e: Events, i: int, t: int) -> None:
         else:
             pte = new_place(w, mm, first + n)
         begin_stay(w, i, pte, k.PAGE, page, began, order)
-        step(w, i, k.STEP_AGAIN, w.ptes[pte, k.P_PLACE], page, began | ended << 4)
+        if swapped:
+            _swapped_in(w, e, i, t, w.ptes[pte, k.P_PLACE], page, began)
+        else:
+            step(w, i, k.STEP_AGAIN, w.ptes[pte, k.P_PLACE], page, began | ended << 4)
 
 
 @guarded
@@ -151,9 +193,10 @@ def _unmap(w: World, e: Events, i: int, t: int) -> None:
         elif e.flags[i] & c.SWAPPED:
             end_stay(w, i, pte, k.SWAPPED_OUT)
             begin_stay(w, i, pte, k.SWAP, k.SWAPPED, k.AGAIN, 0)
+            w.pages[page, k.F_SWAPPED] = 1
             step(w, i, k.STEP_SWAP_OUT, w.ptes[pte, k.P_PLACE], -1, -1)
         else:
-            drop(w, i, pte, k.EXIT if w.spaces[w.ptes[pte, k.P_MM], k.A_DYING] else k.UNMAPPED)
+            drop_by(w, i, pte, k.EXIT if w.spaces[w.ptes[pte, k.P_MM], k.A_DYING] else k.UNMAPPED, t)
 
 
 @guarded
@@ -190,11 +233,28 @@ def _cow_begin(w: World, e: Events, i: int, t: int) -> None:
     w.decisions[at, k.D_DECISION] = k.NOTHING
     w.threads[t, k.X_DECISION] = at
     w.threads[t, k.X_EFFECT] = at
-    if e.flags[i] & c.HUGE:
-        # Decided by other rules than those for single pages, which no policy has yet: taken as recorded.
-        w.decisions[at, k.D_BEFORE] = k.NO_PAGE
-    elif pte >= 0:
-        step(w, i, k.STEP_DECIDE, w.ptes[pte, k.P_PLACE], at, -1)
+    if pte < 0 or e.flags[i] & c.HUGE:
+        return
+    asked = w.threads[t, k.X_SWAPPED_IN]
+    if asked >= 0 and w.steps[asked, k.H_A] == w.ptes[pte, k.P_PLACE]:
+        # The store that had the page read back is decided about now.
+        w.steps[asked, k.H_C] |= k.SWAPS_IN_DECIDED
+    step(w, i, k.STEP_DECIDE, w.ptes[pte, k.P_PLACE], at, _held_by_request(w, e, i, pte))
+
+
+@guarded
+def _held_by_request(w: World, e: Events, i: int, pte: int) -> int:
+    """1 where the GUP request that faults has just taken another part of the same folio: of those before this one that are mapped still."""
+    if e.arg[i] == 0 or w.ptes[pte, k.P_KIND] != k.PAGE:
+        return 0
+    folio, here = w.pages[w.ptes[pte, k.P_PAGE], k.F_FOLIO], e.address[i] >> 12
+    if folio < 0:
+        return 0
+    for vpn in range(max(e.arg[i] >> 12, here - 511), here):
+        before = find(w, e.mm[i], vpn)
+        if before >= 0 and w.ptes[before, k.P_KIND] == k.PAGE and w.pages[w.ptes[before, k.P_PAGE], k.F_FOLIO] == folio:
+            return 1
+    return 0
 
 
 @guarded
@@ -204,18 +264,17 @@ def _huge_end(w: World, e: Events, i: int, t: int, decision: int) -> None:
     begin = w.decisions[decision, k.D_FROM]
     if e.arg[i] & VM_FAULT_FALLBACK:
         w.decisions[decision, k.D_DECISION] = k.DID_SPLIT
-        step(w, i, k.STEP_SPLIT, w.decisions[decision, k.D_PLACE], decision, -1)
+    elif e.arg[i] & FAILED or w.decisions[decision, k.D_DECISION] != k.NOTHING:
         return
-    if e.arg[i] & FAILED or w.decisions[decision, k.D_DECISION] != k.NOTHING:
-        return
-    w.decisions[decision, k.D_DECISION] = k.DID_REUSE
-    place = w.decisions[decision, k.D_PLACE]
-    step(w, i, k.STEP_WRITE, place, decision, -1)
+    else:
+        w.decisions[decision, k.D_DECISION] = k.DID_REUSE
+    place, unshare = w.decisions[decision, k.D_PLACE], 1 if e.flags[begin] & c.UNSHARE else 0
+    step(w, i, k.STEP_HUGE, place, decision, unshare)
     first = e.address[begin] >> 12 & ~511
     for n in range(in_range(w, e.mm[begin], first, first + 512)):
         own = w.ptes[w.found[n], k.P_PLACE]
         if own != place and w.ptes[w.found[n], k.P_KIND] == k.PAGE:
-            step(w, i, k.STEP_WRITABLE, own, -1, -1)
+            step(w, i, k.STEP_PART, own, -1, unshare)
 
 
 @guarded
@@ -287,6 +346,14 @@ def _fault(w: World, e: Events, i: int) -> None:
             pte = new_place(w, e.mm[i], vpn)
             begin_stay(w, i, pte, k.ZERO, k.THE_ZERO_PAGE, k.ZERO_PAGE, 9 if huge else 0)
             step(w, i, k.STEP_ZERO, w.ptes[pte, k.P_PLACE], k.ZERO_PAGE, k.REPLACED)
+
+
+@guarded
+def _apart(w: World, e: Events, i: int, page: int) -> None:
+    """A page that is freed by itself was part of a larger one no more: that was split into its pages."""
+    folio = w.pages[page, k.F_FOLIO]
+    if folio >= 0 and e.pages[i] == 1:
+        step(w, i, k.STEP_APART, folio, -1, -1)
 
 
 @guarded
@@ -364,15 +431,26 @@ def observe(w: World, e: Events, start: int, end: int, says_write: int) -> int:
             w.counts[k.NEED] = need
             return i
         op, t = e.op[i], e.thread[i]
+        if op != Op.UNMAP and op != Op.FREE:
+            flush(w, i, t, w.threads[t, k.X_DROPS])
         if op == Op.UNMAP:
             _unmap(w, e, i, t)
         elif op == Op.FAULT:
+            w.threads[t, k.X_SWAPPING] = -1
+            w.threads[t, k.X_SWAPPED_IN] = -1
             _fault(w, e, i)
+        elif op == Op.SWAP_IN:
+            _swap_fault(w, e, i, t)
         elif op == Op.FREE:
             for n in range(e.frames[i]):
                 page = w.frame_page[e.frame[i] + n]
                 if page >= 0:
+                    if w.pages[page, k.F_DROPPER] == t:
+                        flush(w, i, t, w.pages[page, k.F_DROPPED])
+                    _apart(w, e, i, page)
                     _freed(w, i, page)
+            if e.flags[i] & c.FREES_LAST:
+                flush(w, i, t, w.threads[t, k.X_DROPS])
         elif op == Op.MAP_NEW:
             if e.mm[i] >= 0 and e.frames[i] > 0:
                 _map_new(w, e, i, t)

@@ -13,20 +13,21 @@ from tracetool.memory_events import MemoryEvents
 from tracetool.memory_events import codes as c
 from tracetool.processes import owners, process_at, with_names
 from tracetool.replay import columns as k
-from tracetool.replay.history import History
-from tracetool.replay.simulated import (
+from tracetool.replay.deciding import (
     W_AFTER,
     W_BEFORE,
     W_DECISION,
     W_EVENT,
     W_LAST,
     W_MAPCOUNT,
+    W_PAGES,
     W_PLACE,
     W_REASON,
     W_REFS,
     W_UNSURE,
-    Outcome,
 )
+from tracetool.replay.history import History
+from tracetool.replay.simulated import Outcome
 
 Ints = npt.NDArray[Any]
 
@@ -141,6 +142,7 @@ def faults(history: History, outcome: Outcome, processes: pl.DataFrame) -> pl.La
             "duration_ns": nullable(np.where(last >= 0, events.ts[np.maximum(last, 0)] - events.ts[row], 0), last < 0),
             "in_kernel": events.flags[row] & c.USER == 0,
             "event": row.astype(np.int64),
+            "pages": made[:, W_PAGES].astype(np.int64),
             "place": place,
             "unsure": made[:, W_UNSURE] != 0,
         }

@@ -12,11 +12,12 @@ from tracetool.rules.base import Evidence, Rule, findings, verdict
 from tracetool.rules.cross_write import CROSS_WRITE
 from tracetool.rules.fork_after_pin import FORK_AFTER_PIN
 from tracetool.rules.missed_cow import MISSED_COW
+from tracetool.rules.unnecessary_copy import UNNECESSARY_COPY
 from tracetool.rules.wrong_cow import WRONG_COW
 
 __all__ = ["RULES", "Evidence", "Rule", "findings", "rule", "verdict"]
 
-RULES: Final = {r.name: r for r in (MISSED_COW, WRONG_COW, CROSS_WRITE, FORK_AFTER_PIN)}
+RULES: Final = {r.name: r for r in (MISSED_COW, WRONG_COW, CROSS_WRITE, FORK_AFTER_PIN, UNNECESSARY_COPY)}
 
 
 def rule(name: str) -> Rule:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+import inspect
+import sys
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -55,6 +57,12 @@ class Rule:
     needs: tuple[str, ...]
     find: Callable[[Evidence], pl.DataFrame]
     remedy: str
+
+    @property
+    def description(self) -> str:
+        """What the rule finds and which kernels it is about, in one paragraph: what its file begins with."""
+        told = " ".join((inspect.getdoc(sys.modules[self.find.__module__]) or self.title).split())
+        return told.removeprefix(f"{self.name}: ")
 
 
 def outlasts(event: pl.Expr | int) -> pl.Expr:
@@ -122,6 +130,11 @@ def findings(rule: Rule, evidence: Evidence) -> pl.DataFrame:
         from_ns=pl.col("ts"),
         to_ns=pl.col("to_ns"),
         by_pid=pl.col("pid"),
+        via=pl.col("via"),
+        # What a rule does not look at; `tracetool.fingerprints` does.
+        area=pl.lit(None),
+        call_site=pl.lit(None),
+        fingerprint=pl.lit(None),
         summary=pl.col("summary"),
         evidence=pl.concat_list(pl.col("from_event", "event", "to_event").cast(pl.Int64)).list.eval(pl.element().filter(pl.element() >= 0)),
     ).cast(schema.polars_schema(schema.FINDINGS))  # type: ignore[arg-type]
@@ -133,13 +146,12 @@ def missing_events(rule: Rule, available: Collection[str]) -> list[str]:
 
 
 def verdict(
-    rule: Rule, found: pl.DataFrame, available: Collection[str], *, lost: bool, undetermined: int, beyond: Iterable[str] = ()
+    rule: Rule, found: pl.DataFrame, available: Collection[str], *, lost: bool, undetermined: int
 ) -> tuple[Literal["defect", "clean", "inconclusive"], tuple[str, ...]]:
     """What the trace says of a rule, and what it lacks.
 
     `clean` is said only when everything that the rule needs was recorded (`available`: events that the trace has a format of), nothing
-    was lost, and no decision concerned a page older than the trace (`undetermined`), which could be referenced since before. `beyond`
-    names what the trace has and this version does not replay.
+    was lost, and no decision concerned a page older than the trace (`undetermined`), which could be referenced since before.
     """
     defects = found.filter(pl.col("severity") == "defect")
     if defects.filter(pl.col("certainty") == "certain").height:
@@ -151,5 +163,4 @@ def verdict(
         missing.append(f"what was before it (pages older than the trace: {undetermined:,} decisions)")
     if defects.height:
         missing.append(f"the accesses or releases that would settle possible defects ({defects.height:,})")
-    missing += beyond
     return ("inconclusive", tuple(missing)) if missing else ("clean", ())

@@ -27,7 +27,8 @@ def allocate(m: Machine, gfp: int) -> int:
     """A frame, the one that became free last."""
     m.s[k.S_FREE] -= 1
     frame = m.free[m.s[k.S_FREE]]
-    emit(m, e.PAGE_ALLOC, k.FIRST_PFN + frame, gfp, 0 if gfp == GFP_TABLE else 1)
+    # Nothing is movable: what is goes into an LRU batch, and this machine has none.
+    emit(m, e.PAGE_ALLOC, k.FIRST_PFN + frame, gfp, 0)
     m.frames[frame, k.F_EXCLUSIVE] = 0
     return frame
 
