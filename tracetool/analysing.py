@@ -7,42 +7,44 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Final
 
-import numpy as np
 import polars as pl
 
-from tracetool import schema
-from tracetool.agreement import agreements
-from tracetool.analysis import Analysis, Coverage, PolicyResult, TraceInfo, Verdict
+from tracetool.analysis import Analysis, Coverage, Known, PolicyResult, Verdict
+from tracetool.baseline import Baseline
 from tracetool.costs import SHARES_MOST, Cost, cost
-from tracetool.memory_events import Op
-from tracetool.memory_events import codes as c
+from tracetool.fingerprints import with_fingerprints
+from tracetool.judging import found as found_in
+from tracetool.judging import traced
 from tracetool.policies import POLICIES, Policy, policy
 from tracetool.probes import BY_EVENT
 from tracetool.processes import RECORDERS
 from tracetool.replay import OBSERVED, Replay
-from tracetool.replay import columns as k
-from tracetool.rules import RULES, findings, verdict
-from tracetool.stories import evidence_of, tell
+from tracetool.rules import RULES, verdict
+from tracetool.stories import tell
 from tracetool.trace import Trace
 from tracetool.trace import open as open_trace
 
 
-def analyse(trace: Trace | str | os.PathLike[str], policies: Iterable[Policy] | None = None) -> Analysis:
-    """Replay a trace (or the file of one) as observed and under `policies` (None: all that there are), and say what follows."""
+def analyse(trace: Trace | str | os.PathLike[str], policies: Iterable[Policy] | None = None, baseline: Baseline | None = None) -> Analysis:
+    """Replay a trace (or the file of one) as observed and under `policies` (None: all that there are), and say what follows.
+
+    With a `baseline` the findings and verdicts are about what it does not have; stories tell all.
+    """
     if not isinstance(trace, Trace):
         trace = open_trace(trace)
-    asked = list(POLICIES.values()) if policies is None else list(policies)
+    asked = [trace.decided_by(p) for p in (POLICIES.values() if policies is None else policies)]
     replays = [trace.replay(OBSERVED), *(trace.replay(p) for p in asked)]
-    found = pl.concat(
-        [pl.DataFrame(schema=schema.polars_schema(schema.FINDINGS))]
-        + [findings(rule, evidence_of(replay, trace.raw.formats())) for replay in replays for rule in RULES.values()]
-    )
+    found = with_fingerprints(pl.concat([found_in(trace, replay) for replay in replays]), replays, trace)
     stories = tell(replays, found)
+    known = None
+    if baseline:
+        all_found, found = found.height, baseline.new(found)
+        known = Known(baseline.path, all_found - found.height)
     rows = [row for rows in found["evidence"].to_list() for row in rows]
     rows += [row for story in stories for step in story.steps for row in step.evidence]
     costs = {replay.policy: cost(replay) for replay in replays}
     return Analysis(
-        trace=_info(trace),
+        trace=traced(trace),
         coverage=_coverage(trace),
         observed={name: getattr(costs[OBSERVED], name) for name in _OBSERVED},
         policies=_results(trace, asked, costs),
@@ -51,6 +53,8 @@ def analyse(trace: Trace | str | os.PathLike[str], policies: Iterable[Policy] | 
         evidence=trace.history.events.evidence(rows),
         stories=stories,
         replays={replay.policy: replay for replay in replays},
+        known=known,
+        kernel=trace.kernel,
     )
 
 
@@ -60,7 +64,7 @@ _OBSERVED: Final = ("cow_faults", "copies", "reuses", "early_copies", "zero_fill
 def _results(trace: Trace, asked: Sequence[Policy], costs: Mapping[str, Cost]) -> tuple[PolicyResult, ...]:
     base = costs.get(SHARES_MOST) or cost(trace.replay(policy(SHARES_MOST)))
     results = []
-    for decided, agreement in zip(asked, agreements(trace.history, asked), strict=True):
+    for decided, agreement in zip(asked, trace.agreements(asked), strict=True):
         own = costs[decided.name]
         extra_copies, extra_bytes, extra_ns = own.beyond(base)
         results.append(
@@ -83,36 +87,13 @@ def _verdicts(trace: Trace, replays: Sequence[Replay], found: pl.DataFrame) -> t
     undetermined = unknown.filter(~pl.col("comm").is_in(RECORDERS)).height
     available = trace.raw.formats().keys()
     lost = trace.raw.losses.num_rows > 0
-    unasked = _beyond(trace)
     verdicts = []
     for replay in replays:
-        beyond = [] if replay.policy == OBSERVED else unasked
         for rule in RULES.values():
             cases = found.filter(pl.col("policy") == replay.policy, pl.col("rule") == rule.name)
-            said, missing = verdict(rule, cases, available, lost=lost, undetermined=undetermined, beyond=beyond)
+            said, missing = verdict(rule, cases, available, lost=lost, undetermined=undetermined)
             verdicts.append(Verdict(rule.name, replay.policy, said, missing))
     return tuple(verdicts)
-
-
-def _beyond(trace: Trace) -> list[str]:
-    """What happened in the trace that this version does not replay under policies."""
-    events = trace.history.events
-    missing = []
-    if ((events.op == int(Op.COW_BEGIN)) & (events.flags & c.HUGE != 0)).any():
-        missing.append("decisions of policies about huge pages, which this version has not")
-    # Mapping again what is mapped there, as the split of a huge page does, is no step.
-    steps = trace.history.steps
-    stepped = events.op[steps[steps[:, k.H_EVENT] >= 0, k.H_EVENT]]
-    if np.isin(stepped, [int(Op.MAP_AGAIN), int(Op.SWAP_OUT)]).any():
-        missing.append("decisions of policies about swapped and merged (KSM) pages, which this version has not")
-    return missing
-
-
-def _info(trace: Trace) -> TraceInfo:
-    metadata = trace.raw.metadata
-    first, last = trace.raw.span() or (0, 0)
-    events = sum(trace.raw.counts().values())
-    return TraceInfo(metadata.path, metadata.format, metadata.kernel, metadata.clock, metadata.cpus, events, first, last)
 
 
 def _coverage(trace: Trace) -> Coverage:

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import functools
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+from tracetool import notebook
+from tracetool.outcomes import Agreement, Kernel, RecordedDecision
 
 if TYPE_CHECKING:
     import polars as pl
 
     from tracetool.replay import Replay
+
+
+__all__ = [
+    "Agreement", "Analysis", "Coverage", "Held", "Kernel", "Known", "PolicyResult", "RecordedDecision", "Stay", "Step", "Story",
+    "TraceInfo", "Verdict",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -34,21 +46,6 @@ class Coverage:
     uncertain_ns: int
     unknown_events: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """A policy asked to decide every recorded decision from the recorded state before it.
-
-    `faults`: decisions that the trace determines; `same`: those decided as the kernel did; `undetermined`: state not known;
-    `contested`: those of `faults` on which two policies differ, the only ones that tell policies apart; `contested_same` of these.
-    """
-
-    faults: int
-    same: int
-    undetermined: int
-    contested: int
-    contested_same: int
 
 
 @dataclass(frozen=True)
@@ -141,11 +138,34 @@ class Story:
 
 
 @dataclass(frozen=True)
+class Known:
+    """Findings that are left out because an earlier run had them, too: what file says so, and how many there are here."""
+
+    path: str
+    findings: int
+
+
+@dataclass(frozen=True)
 class Analysis:
     """Everything that a report says, and the replays to ask further.
 
     `observed` counts by decision (keys: cow_faults, copies, reuses, early_copies, zero_fills, unshares, splits); `findings` is the table
-    of that name; `stories` holds for the most telling page family one story a policy, `observed` first.
+    of that name; `stories` holds for the most telling page family one story a policy, `observed` first. Where findings were compared with
+    those of an earlier run, `known` says which, and `findings` and `verdicts` are about what is new.
+
+    `findings` is a polars DataFrame (`schema.FINDINGS`), one row a page and cause: `id`, `rule`, `policy`, `certainty`, `severity`; `pid`,
+    `comm` of the holder, `mm`, `address` (bytes), `pfn`, `page_id`; `from_ns`, the act that makes it unsafe, and `to_ns`, the end of the
+    danger (ns of the trace's clock; null: not known); `by_pid`, `via`, `area`, `call_site`, `fingerprint`, `summary`, `evidence` (rows of
+    the memory events).
+
+    Example:
+        >>> import tracetool
+        >>> analysis = tracetool.analyse("fixtures/mail-6.1.dat")
+        >>> defects = analysis.findings.filter(severity="defect", certainty="certain")
+        >>> defects.filter(policy="mapcount").select("rule", "pid", "by_pid", "via").rows()
+        [('missed-cow', 115, 116, 'vmsplice')]
+        >>> defects.filter(policy="observed").height
+        0
     """
 
     trace: TraceInfo
@@ -157,3 +177,59 @@ class Analysis:
     evidence: Mapping[int, tuple[str, int, int]]
     stories: tuple[Story, ...]
     replays: Mapping[str, Replay]
+    known: Known | None = None
+    kernel: Kernel | None = None
+
+    @functools.cached_property
+    def costs(self) -> pl.DataFrame:
+        """What each replay decided and what that costs, `observed` first, then every policy: a polars DataFrame (`schema.COSTS`).
+
+        `policy`; decisions: `cow_faults`, `copies`, `reuses`, `early_copies`, `unshares`, `zero_fills` (copies in pages); beyond mapcount,
+        which shares the most: `extra_copies` (pages), `extra_bytes` (bytes), `extra_ns` (ns); `time` (measured or assumed: where the price
+        of a copy comes from); `peak_pages` (page frames). Extra copies are negative where less is copied than under mapcount.
+
+        Example:
+            >>> import tracetool
+            >>> costs = tracetool.analyse("fixtures/mail-6.1.dat").costs
+            >>> costs.filter(policy="page-count").select("extra_copies", "extra_bytes").rows()
+            [(1, 4096)]
+        """
+        from tracetool.costs.table import costs_table
+
+        return costs_table(self.observed, self.policies, self.replays)
+
+    def to_html(self, path: str | os.PathLike[str], *, redact: bool = False) -> None:
+        """Write the report that `tracetool replay --html` writes: one HTML file that needs no network; what is there is overwritten.
+
+        Args:
+            path: the file.
+            redact: whether names, paths, frame numbers and kernel addresses are left out.
+
+        Raises:
+            OSError: the file cannot be written.
+
+        Example:
+            >>> import tempfile, tracetool
+            >>> analysis = tracetool.analyse("fixtures/mail-6.1.dat")
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     analysis.to_html(Path(folder, "report.html"))
+            ...     Path(folder, "report.html").read_text("utf-8")[:15]
+            '<!doctype html>'
+        """
+        from tracetool.report import html
+
+        Path(path).write_text(html.render(self, redact=redact), encoding="utf-8")
+
+    def _repr_html_(self) -> str:
+        rules = list(dict.fromkeys(verdict.rule for verdict in self.verdicts))
+        said = {(verdict.policy, verdict.rule): verdict.verdict for verdict in self.verdicts}
+        counted = ("cow_faults", "copies", "reuses", "early_copies", "extra_copies", "extra_bytes")
+        rows = [(*row, *(said.get((row[0], rule)) for rule in rules)) for row in self.costs.select("policy", *counted).iter_rows()]
+        found = self.findings.select("id", "rule", "policy", "certainty", "severity", "summary").rows()
+        kernel = self.kernel.text if self.kernel else None
+        return notebook.fragment(
+            f"Analysis of {self.trace.path}",
+            notebook.facts({"kernel": self.trace.kernel, "its own policy": kernel, "not told": "; ".join(self.coverage.notes)}),
+            notebook.table("Decisions, costs beyond mapcount, and verdicts", ("policy", *counted, *rules), rows),
+            notebook.table("Findings", ("id", "rule", "policy", "certainty", "severity", "summary"), found) if found else "",
+        )

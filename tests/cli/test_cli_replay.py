@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import polars as pl
@@ -23,7 +24,10 @@ def test_the_terminal_tells_the_story_of_the_mail(capfd: pytest.CaptureFixture[s
     unsafe = " ".join(out[out.index("\nmapcount:") :].split())
     assert "B writes P0 in place" in unsafe
     assert "A's reference reads what B wrote into P0" in unsafe
-    assert "page-count, exclusive: as observed." in out
+    assert "page-count, page-count-5.18, exclusive: as observed." in out
+    told = " ".join(out.split())
+    assert re.search(r"The kernel's own policy: exclusive@6\.1 decides (\d+) of \1 decisions as the traced kernel did", told)
+    assert "mainline of 6.1.0-53-amd64 has it, too." in told
 
 
 def test_json_has_the_schema_of_the_documentation(capfd: pytest.CaptureFixture[str]) -> None:
@@ -34,7 +38,8 @@ def test_json_has_the_schema_of_the_documentation(capfd: pytest.CaptureFixture[s
     assert document["trace"]["kernel"] == "6.1.0-53-amd64"
     assert document["trace"]["events"] == 1258
     assert document["coverage"]["lost_events"] == 0
-    assert [p["name"] for p in document["policies"]] == ["mapcount", "forced-cow", "page-count", "exclusive"]
+    assert [p["name"] for p in document["policies"]] == ["mapcount", "forced-cow", "page-count", "page-count-5.18", "exclusive"]
+    assert (document["kernel"]["policy"], document["kernel"]["release"]) == ("exclusive@6.1", "6.1.0-53-amd64")
     assert set(document["observed"]) == {"cow_faults", "copies", "reuses", "early_copies", "zero_fills", "unshares", "splits"}
     found = [f for f in document["findings"] if f["severity"] == "defect"]
     assert [(f["rule"], f["policy"], f["certainty"], f["pid"], f["by_pid"]) for f in found] == [
@@ -48,6 +53,14 @@ def test_a_policy_alone_is_replayed_alone(capfd: pytest.CaptureFixture[str]) -> 
     document = json.loads(run(capfd, "replay", MAIL, "--policy", "page-count", "--json", "-").out)
     assert [p["name"] for p in document["policies"]] == ["page-count"]
     assert {f["policy"] for f in document["findings"]} <= {"observed", "page-count"}
+
+
+def test_policies_of_versions_and_of_the_recording_itself(capfd: pytest.CaptureFixture[str]) -> None:
+    document = json.loads(run(capfd, "replay", MAIL, "--policy", "exclusive@6.12", "--policy", "kernel", "--json", "-").out)
+    assert [p["name"] for p in document["policies"]] == ["exclusive@6.12", "kernel"]
+    of_kernel = document["policies"][1]
+    assert of_kernel["checked_on"] == "as exclusive@6.1: 6.1"
+    assert of_kernel["agreement"] == document["kernel"]["agreement"]
 
 
 def test_no_policy_leaves_the_observed_replay(capfd: pytest.CaptureFixture[str]) -> None:
@@ -66,7 +79,7 @@ def test_fail_on_looks_at_what_was_recorded_and_at_policies_named(capfd: pytest.
 def test_out_writes_every_table_as_parquet(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "tables"
     assert run(capfd, "replay", MAIL, "--out", folder).code == 0
-    for replay in ("observed", "mapcount", "forced-cow", "page-count", "exclusive"):
+    for replay in ("observed", "mapcount", "forced-cow", "page-count", "page-count-5.18", "exclusive"):
         for table in ("ownership", "references", "faults"):
             assert pl.read_parquet(folder / replay / f"{table}.parquet").height
     assert pl.read_parquet(folder / "memory_events.parquet").height

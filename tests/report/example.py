@@ -12,7 +12,9 @@ from tracetool.analysis import (
     Analysis,
     Coverage,
     Held,
+    Kernel,
     PolicyResult,
+    RecordedDecision,
     Stay,
     Step,
     Story,
@@ -89,12 +91,25 @@ def policy(name: str, copies: int, reuses: int) -> PolicyResult:
     )  # fmt: skip
 
 
+def kernel(**changes: Any) -> Kernel:
+    """Which policy the mail's kernel had: B's write tells, which copied a page that only a reference still held."""
+    told = RecordedDecision(B_WRITES, 116, ADDRESS, copied=True, because="reference", event=50)
+    older = {"the page is older than the trace": 2}
+    found = Kernel(
+        policy="page-count", agreement=Agreement(5, 5, 2, 1, 1, older), runner_up="mapcount",
+        runner_up_agreement=Agreement(5, 4, 2, 1, 0, older), told_by=(told,), telling=1, release="5.10.0-35-amd64", expected="page-count",
+        disagreements=(),
+    )  # fmt: skip
+    return replace(found, **changes)
+
+
 def finding(number: int = 1, **changes: Any) -> dict[str, Any]:
     """The mail's finding, or another one made from it."""
     return {
         "id": f"F{number}", "rule": "missed-cow", "policy": "mapcount", "certainty": "certain", "severity": "defect",
         "pid": 115, "comm": "cowlab", "mm": 3, "address": ADDRESS, "pfn": 0x259E, "page_id": 40, "from_ns": B_WRITES, "to_ns": RELEASE,
-        "by_pid": 116, "summary": "cowlab 116 writes into P0 while the read reference of cowlab 115 (vmsplice) still reads it.",
+        "by_pid": 116, "via": "vmsplice", "area": "mapping", "call_site": "bb9", "fingerprint": "0123456789abcdef",
+        "summary": "cowlab 116 writes into P0 while the read reference of cowlab 115 (vmsplice) still reads it.",
         "evidence": [20, 30, 50],
     } | changes  # fmt: skip
 
@@ -119,6 +134,7 @@ def mail(**changes: Any) -> Analysis:
         evidence=EVIDENCE,
         stories=tuple(story(name, copies=name != "mapcount") for name in names),
         replays={},
+        kernel=kernel(),
     )
     return replace(found, **changes)
 
@@ -132,6 +148,7 @@ def hostile(text: str) -> Analysis:
     return replace(
         found,
         trace=replace(found.trace, path=text, kernel=text, clock=text),
+        kernel=kernel(release=text),
         coverage=replace(found.coverage, lost_events=None, uncertain_ns=1, unknown_events={text: 3}, notes=(text,)),
         verdicts=(*found.verdicts, Verdict("missed-cow", "mapcount", "inconclusive", (text,))),
         findings=findings(finding(comm=column, summary=column)),
@@ -146,7 +163,7 @@ def hostile(text: str) -> Analysis:
 def nothing(**changes: Any) -> Analysis:
     """A trace in which nothing was decided and everything recorded."""
     verdicts = (Verdict("missed-cow", "observed", "clean"),)
-    return replace(mail(observed={}, policies=(), stories=(), evidence={}, findings=findings(), verdicts=verdicts), **changes)
+    return replace(mail(observed={}, policies=(), stories=(), evidence={}, findings=findings(), verdicts=verdicts, kernel=None), **changes)
 
 
 def large(stays: int, owners: int, rows: int) -> Analysis:

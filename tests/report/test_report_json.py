@@ -8,13 +8,18 @@ from typing import Any, get_args
 import pytest
 
 from report import example
+from tracetool.analysis import Known, RecordedDecision
 from tracetool.report.json import render, to_dict
+from tracetool.rules import RULES
 from tracetool.schema import FINDINGS, TABLES
 
 NUMBER, TEXT, MAYBE_NUMBER, MAYBE_TEXT = int, str, int | None, str | None
 COUNTS = dict.fromkeys(("cow_faults", "copies", "reuses", "early_copies", "unshares", "extra_copies", "extra_bytes", "extra_ns"), NUMBER)
 STAY = dict.fromkeys(("owner", "page", "began", "ended"), TEXT) | {"from_ns": NUMBER, "to_ns": MAYBE_NUMBER}
 HELD = dict.fromkeys(("owner", "page", "kind", "access", "via", "released"), TEXT) | {"from_ns": NUMBER, "to_ns": MAYBE_NUMBER}
+OF_CAUSE = ("via", "area", "call_site", "fingerprint")
+AGREEMENT = dict.fromkeys(("faults", "same", "undetermined", "contested", "contested_same"), NUMBER)
+DECISION = {"ts": NUMBER, "tid": NUMBER, "copied": bool, "because": TEXT, "address": TEXT}
 EVIDENCE = [{"event": TEXT, "ts": NUMBER, "row": NUMBER}]
 SHAPE: dict[str, Any] = {
     "schema_version": NUMBER,
@@ -27,14 +32,20 @@ SHAPE: dict[str, Any] = {
     "policies": [
         COUNTS | {
             "name": TEXT, "peak_pages": NUMBER, "checked_on": TEXT, "zero_fills": NUMBER, "time": TEXT,
-            "agreement": dict.fromkeys(("faults", "same", "undetermined", "contested", "contested_same"), NUMBER),
+            "agreement": AGREEMENT,
         }
     ],
+    "kernel": (
+        {
+            "policy": TEXT, "runner_up": TEXT, "telling": NUMBER, "release": MAYBE_TEXT, "expected": MAYBE_TEXT, "text": TEXT,
+            "agreement": AGREEMENT, "undetermined": dict, "told_by": [DECISION], "disagreements": [DECISION],
+        },
+    ),
     "verdicts": [{"rule": TEXT, "policy": TEXT, "verdict": TEXT, "missing": [TEXT]}],
     "findings": [
-        dict.fromkeys(("id", "rule", "policy", "certainty", "severity", "comm", "address", "summary"), MAYBE_TEXT)
+        dict.fromkeys(("id", "rule", "policy", "certainty", "severity", "comm", "address", "summary", *OF_CAUSE), MAYBE_TEXT)
         | dict.fromkeys(("pid", "mm", "pfn", "page_id", "from_ns", "to_ns", "by_pid"), MAYBE_NUMBER)
-        | {"evidence": EVIDENCE}
+        | {"evidence": EVIDENCE, "remedy": TEXT}
     ],
     "stories": [
         {
@@ -47,7 +58,9 @@ SHAPE: dict[str, Any] = {
 
 
 def differences(value: Any, shape: Any, path: str = "$") -> list[str]:
-    """Where `value` has other keys or types than `shape`."""
+    """Where `value` has other keys or types than `shape`; a shape in a tuple may be missing."""
+    if isinstance(shape, tuple):
+        return differences(value, shape[0], path) if value is not None else []
     if isinstance(shape, dict):
         if not isinstance(value, dict) or value.keys() != shape.keys():
             return [f"{path}: keys {sorted(value)} instead of {sorted(shape)}"]
@@ -73,8 +86,32 @@ def test_the_check_itself_sees_wrong_keys_and_types() -> None:
 
 
 def test_a_finding_has_every_column_of_its_table() -> None:
-    assert list(to_dict(example.mail())["findings"][0]) == list(FINDINGS)
+    assert list(to_dict(example.mail())["findings"][0]) == [*FINDINGS, "remedy"]
     assert FINDINGS is TABLES["findings"]
+
+
+def test_a_finding_says_what_avoids_it() -> None:
+    assert to_dict(example.mail())["findings"][0]["remedy"] == RULES["missed-cow"].remedy
+
+
+def test_what_a_baseline_left_out_is_counted() -> None:
+    assert to_dict(example.mail(known=Known("base.json", 3)))["baseline"] == {"path": "base.json", "known": 3}
+    assert "baseline" not in to_dict(example.mail())
+
+
+def test_the_kernel_s_own_policy_comes_with_what_tells_it_and_what_it_does_not_explain() -> None:
+    odd = RecordedDecision(example.A_WRITES, 115, example.ADDRESS, copied=True, because="a lock that was held", event=40)
+    told = to_dict(example.mail(kernel=example.kernel(disagreements=(odd,))))["kernel"]
+    assert (told["policy"], told["runner_up"], told["expected"], told["release"]) == (
+        "page-count", "mapcount", "page-count", "5.10.0-35-amd64",
+    )  # fmt: skip
+    assert told["agreement"] == {"faults": 5, "same": 5, "undetermined": 2, "contested": 1, "contested_same": 1}
+    assert told["undetermined"] == {"the page is older than the trace": 2}
+    assert told["told_by"] == [
+        {"ts": example.B_WRITES, "tid": 116, "address": hex(example.ADDRESS), "copied": True, "because": "reference"}
+    ]
+    assert [each["because"] for each in told["disagreements"]] == ["a lock that was held"]
+    assert to_dict(example.nothing())["kernel"] is None
 
 
 def test_evidence_names_the_records() -> None:

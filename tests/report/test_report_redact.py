@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from report import example
-from tracetool.analysis import Coverage
+from tracetool.analysis import Coverage, Known
 from tracetool.report import html, json, text
 from tracetool.report.redact import redacted
 
@@ -51,3 +51,9 @@ def test_a_longer_name_is_not_taken_for_a_shorter_one() -> None:
     )
     shorter, longer = found.findings["comm"].to_list()
     assert found.findings["summary"][1] == f"{longer}, {shorter}, cows"
+
+
+def test_the_name_of_a_baseline_is_left_out() -> None:
+    found = redacted(example.mail(known=Known("/srv/somebody/base.json", 3)))
+    assert found.known == Known("(path)", 3)
+    assert redacted(example.mail()).known is None

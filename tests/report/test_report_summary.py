@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from report import example
-from tracetool.analysis import Coverage, Verdict
+from tracetool.analysis import Coverage, Known, Verdict
 from tracetool.report import storyline, summary
 
 
@@ -62,6 +62,16 @@ def test_the_answer_is_three_sentences() -> None:
     assert "what B wrote into P0" in policies
     assert "page-count and exclusive would have kept every reference right" in policies
     assert "page-count and exclusive copy 1 page more (4 KiB, 2.00 µs assumed)" in costs
+
+
+def test_what_a_baseline_left_out_is_no_part_of_the_answer_and_said_to_be_left_out() -> None:
+    verdicts = tuple(replace(v, verdict="clean") for v in example.mail().verdicts)
+    observed, policies, _, known = summary.answer(example.mail(findings=example.findings(), verdicts=verdicts, known=Known("base.json", 1)))
+    assert "but for what was known, broke no rule" in observed
+    assert policies.startswith("but for what was known, mapcount, page-count and exclusive would have kept every reference right")
+    assert known == "Only what is new is told: 1 finding is known from base.json and left out, also of the verdicts."
+    assert len(summary.answer(example.mail(known=Known("base.json", 0)))) == 4
+    assert "but for" not in "".join(summary.answer(example.mail(known=Known("base.json", 0)))[:3])
 
 
 def test_without_policies_only_the_kernel_is_told_of() -> None:

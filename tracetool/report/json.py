@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from tracetool.analysis import Analysis, Held, Stay, Step, Story
+from tracetool.analysis import Analysis, Held, Kernel, RecordedDecision, Stay, Step, Story
+from tracetool.report.summary import remedy
 from tracetool.schema import FINDINGS, SCHEMA_VERSION
 
 _OBSERVED = ("cow_faults", "copies", "reuses", "early_copies", "zero_fills", "unshares", "splits")
@@ -25,11 +26,13 @@ def render(analysis: Analysis) -> str:
 def to_dict(analysis: Analysis) -> dict[str, Any]:
     """Everything that a report says, as values that JSON knows: times in ns on the trace's clock, addresses as hexadecimal strings.
 
-    Keys stay as they are while `schema_version` does; new ones may come. Strings of the trace are given as they were recorded.
+    Keys stay as they are while `schema_version` does; new ones may come. `baseline` is there only where findings were compared with one.
+    Strings of the trace are given as they were recorded.
     """
-    trace, coverage = analysis.trace, analysis.coverage
+    trace, coverage, known = analysis.trace, analysis.coverage, analysis.known
     return {
         "schema_version": SCHEMA_VERSION,
+        **({"baseline": {"path": known.path, "known": known.findings}} if known else {}),
         "trace": _fields(trace, ("path", "format", "kernel", "clock", "cpus", "events", "from_ns", "to_ns")),
         "coverage": {
             "lost_events": coverage.lost_events,
@@ -39,15 +42,35 @@ def to_dict(analysis: Analysis) -> dict[str, Any]:
         },
         "observed": {key: analysis.observed.get(key, 0) for key in _OBSERVED},
         "policies": [_fields(p, _POLICY) | {"agreement": _fields(p.agreement, _AGREEMENT)} for p in analysis.policies],
+        "kernel": _kernel(analysis.kernel) if analysis.kernel else None,
         "verdicts": [{"rule": v.rule, "policy": v.policy, "verdict": v.verdict, "missing": list(v.missing)} for v in analysis.verdicts],
         "findings": [_finding(analysis, row) for row in analysis.findings.select(list(FINDINGS)).iter_rows(named=True)],
         "stories": [_story(analysis, story) for story in analysis.stories],
     }
 
 
+def _kernel(kernel: Kernel) -> dict[str, Any]:
+    """Which policy the traced kernel had, what tells it from the next, and every decision that it would have made otherwise."""
+    return {
+        **_fields(kernel, ("policy", "runner_up", "telling", "release", "expected", "text")),
+        "agreement": _fields(kernel.agreement, _AGREEMENT),
+        "undetermined": dict(kernel.agreement.reasons),
+        "told_by": [_decision(each) for each in kernel.told_by],
+        "disagreements": [_decision(each) for each in kernel.disagreements],
+    }
+
+
+def _decision(decision: RecordedDecision) -> dict[str, Any]:
+    return _fields(decision, ("ts", "tid", "copied", "because")) | {"address": hex(decision.address)}
+
+
 def _finding(analysis: Analysis, row: dict[str, Any]) -> dict[str, Any]:
     address = row["address"]
-    return row | {"address": None if address is None else hex(address), "evidence": _evidence(analysis, row["evidence"] or ())}
+    return row | {
+        "address": None if address is None else hex(address),
+        "evidence": _evidence(analysis, row["evidence"] or ()),
+        "remedy": remedy(row["rule"]),
+    }
 
 
 def _evidence(analysis: Analysis, events: Iterable[int]) -> list[dict[str, Any]]:

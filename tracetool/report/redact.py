@@ -34,6 +34,7 @@ def redacted(analysis: Analysis) -> Analysis:
         evidence={event: (names.event(name), ts, row) for event, (name, ts, row) in analysis.evidence.items()},
         stories=tuple(_story(story, names) for story in analysis.stories),
         replays={},
+        known=analysis.known and replace(analysis.known, path="(path)"),
     )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from tracetool.analysis import Analysis, PolicyResult
 from tracetool.report.words import counted, duration, listed, size
+from tracetool.rules import RULES
 
 if TYPE_CHECKING:
     import polars as pl
@@ -85,11 +86,25 @@ def worst_first(analysis: Analysis) -> pl.DataFrame:
 
 
 def answer(analysis: Analysis) -> tuple[str, ...]:
-    """What came out, in at most three sentences: the traced kernel, the policies, the costs."""
+    """What came out, in a sentence each: the traced kernel, the policies, the costs, what was known before."""
     told = [_observed_sentence(analysis)]
     if analysis.policies:
         told += [_policies_sentence(analysis), _costs_sentence(analysis)]
-    return tuple(told)
+    return (*told, *filter(None, [known(analysis)]))
+
+
+def known(analysis: Analysis) -> str:
+    """What a baseline made be left out; empty without one."""
+    if not analysis.known:
+        return ""
+    number = analysis.known.findings
+    left_out = f"{counted(number, 'finding')} {'is' if number == 1 else 'are'} known from {analysis.known.path} and left out"
+    return f"Only what is new is told: {left_out}, also of the verdicts."
+
+
+def remedy(rule: str) -> str:
+    """What avoids a finding of that rule; empty for a rule that this version does not have."""
+    return RULES[rule].remedy if rule in RULES else ""
 
 
 def why_empty(analysis: Analysis) -> str | None:
@@ -109,13 +124,15 @@ def why_no_findings(analysis: Analysis) -> str:
     """What an empty table of findings means: everything clean, or not enough recorded to say so."""
     if not analysis.verdicts:
         return "No findings, because no rule was asked."
+    none = "No new findings" if analysis.known else "No findings"
     unsettled = [v for v in analysis.verdicts if v.verdict == "inconclusive"]
     if not unsettled:
-        return "No findings: every rule is clean under the observed kernel and every policy asked for."
+        but = ", but for what was known" if analysis.known and analysis.known.findings else ""
+        return f"{none}: every rule is clean under the observed kernel and every policy asked for{but}."
     missing = sorted({m for v in unsettled for m in v.missing})
     because = f" It lacks: {'; '.join(missing)}." if missing else ""
     share = f"{len(unsettled)} of {counted(len(analysis.verdicts), 'verdict')}"
-    return f"No findings, but inconclusive: {share} cannot be settled from this trace.{because}"
+    return f"{none}, but inconclusive: {share} cannot be settled from this trace.{because}"
 
 
 def coverage(analysis: Analysis) -> tuple[str, ...]:
@@ -148,6 +165,8 @@ def _observed_sentence(analysis: Analysis) -> str:
         "clean": "broke no rule in doing so",
         "inconclusive": "broke no rule that this trace can prove or rule out",
     }[first.safety.standing]
+    if analysis.known and analysis.known.findings:
+        found = f"but for what was known, {found}"
     decided = f"{counted(first.copies, 'copy', 'copies')} and {counted(first.reuses, 'reuse')} in place"
     return f"{kernel} decided {counted(first.cow_faults, 'COW fault')} with {decided}, and {found}."
 
@@ -169,7 +188,8 @@ def _policies_sentence(analysis: Analysis) -> str:
         if names := by_standing.get(standing):
             why = f" ({outcome.rstrip('.')})" if standing == "defect" and outcome else ""
             told.append(clauses[standing].format(listed(names)) + why)
-    return "; ".join(told) + "."
+    but = "but for what was known, " if analysis.known and analysis.known.findings else ""
+    return but + "; ".join(told) + "."
 
 
 def _costs_sentence(analysis: Analysis) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tracetool.analysis import Analysis, Step, Story
 from tracetool.report import storyline, summary
+from tracetool.report.neighbours import Neighbours, neighbours, together
 from tracetool.report.words import counted, duration, hexadecimal, printable, since, size
 
 if TYPE_CHECKING:
@@ -19,12 +20,14 @@ if TYPE_CHECKING:
 FINDINGS_SHOWN: Final = 10
 STEPS_SHOWN: Final = 20
 PARTINGS_SHOWN: Final = 6
+TELLING_SHOWN: Final = 3
 MISSING_SHOWN: Final = 4
 DEFAULT_WIDTH: Final = 80
 
 _STYLES: Final = {"defect": "bold red", "possible": "yellow", "inconclusive": "yellow", "clean": "green"}
 _COLUMNS: Final = (
-    "policy", "COW\nfaults", "copies", "reuses", "early\ncopies", "un-\nshares", "extra\npages", "extra\nbytes", "extra\ntime", "defects",
+    "policy", "COW\nfaults", "copies", "re-\nuses", "early\ncopies", "un-\nshares", "extra\ncopies", "extra\nbytes", "extra\ntime",
+    "defects",
 )  # fmt: skip
 
 
@@ -62,6 +65,8 @@ def _blocks(analysis: Analysis) -> Iterator[RenderableType]:
         yield _line("")
         yield _policies(analysis)
         yield from _legend(analysis)
+        yield from _checked(analysis)
+        yield from _kernel(analysis)
     yield from _story(analysis)
     yield from _findings(analysis)
 
@@ -101,8 +106,7 @@ def _policies(analysis: Analysis) -> Table:
 
 def _defects(safety: summary.Safety) -> str:
     if safety.certain or safety.possible:
-        possible = f"{safety.possible}?" if safety.possible else ""
-        return " + ".join(filter(None, (str(safety.certain) if safety.certain else "", possible)))
+        return f"{_count(safety.certain)} / {_count(safety.possible)}"
     return {"clean": "none", "inconclusive": "unclear"}.get(safety.standing, "yes")
 
 
@@ -118,14 +122,48 @@ def _legend(analysis: Analysis) -> Iterator[Text]:
         parts += [f"under policies, decisions on pages older than the trace, which they cannot be asked ({unasked:,})"] * bool(unasked)
         told.append(f"COW faults also count {', and '.join(parts)}.")
     standings = {row.safety.standing for row in summary.rows(analysis)}
-    if any(row.safety.possible for row in summary.rows(analysis)):
-        told.append("N?: possible, needs an access that the trace cannot show.")
+    if any(row.safety.certain or row.safety.possible for row in summary.rows(analysis)):
+        told.append("defects: certain / possible; a possible one needs an access that the trace cannot show.")
     if "inconclusive" in standings:
         missing = sorted({m for v in analysis.verdicts if v.verdict == "inconclusive" for m in v.missing})
         shown = "; ".join(missing[:MISSING_SHOWN]) + (f" and {len(missing) - MISSING_SHOWN} more" if len(missing) > MISSING_SHOWN else "")
         told.append(f"unclear: the trace cannot tell{f'; it lacks {shown}' if missing else ''}.")
     if told:
         yield _line(" ".join(told), "dim")
+
+
+def _kernel(analysis: Analysis) -> Iterator[RenderableType]:
+    """Which policy the traced kernel had, and where that would have decided otherwise."""
+    kernel = analysis.kernel
+    if kernel is None or not kernel.agreement.faults:
+        return
+    yield _line(f"The kernel's own policy: {printable(kernel.text)}.")
+    begin, length = analysis.trace.from_ns, analysis.trace.to_ns - analysis.trace.from_ns
+    for each in kernel.told_by[:TELLING_SHOWN]:
+        did = "copied" if each.copied else "wrote in place"
+        told = f"told by: thread {each.tid} {did} at {each.address:#x} at {since(each.ts - begin, length)} ({each.because})"
+        yield _line(f"  {told}", "dim")
+    for each in kernel.disagreements[:TELLING_SHOWN]:
+        did = "copied" if each.copied else "wrote in place"
+        yield _line(f"  otherwise: thread {each.tid} {did} at {each.address:#x}: {each.because}", "yellow")
+    if len(kernel.disagreements) > TELLING_SHOWN:
+        yield _line(
+            f"  and {len(kernel.disagreements) - TELLING_SHOWN:,} more decisions that it would have made otherwise (--json)", "yellow"
+        )
+    if kernel.agreement.reasons:
+        reasons = "; ".join(f"{count:,}: {why}" for why, count in kernel.agreement.reasons.items())
+        yield _line(f"  not judged: {reasons}", "dim")
+
+
+def _checked(analysis: Analysis) -> Iterator[RenderableType]:
+    """On which real kernels each policy was compared with what the kernel did."""
+    names: dict[str, list[str]] = {}
+    for policy in analysis.policies:
+        names.setdefault(policy.checked_on or "not checked", []).append(policy.name)
+    if names:
+        yield _line("Checked on real kernels:", "dim")
+    for checked, alike in names.items():
+        yield _hanging("  ", f"{', '.join(alike)}: {checked}", "dim")
 
 
 def _story(analysis: Analysis) -> Iterator[RenderableType]:
@@ -172,16 +210,29 @@ def _findings(analysis: Analysis) -> Iterator[RenderableType]:
     total = analysis.findings.height
     if not total:
         yield _line(f"\n{summary.why_no_findings(analysis)}")
-        return
-    shown = summary.worst_first(analysis).head(FINDINGS_SHOWN)
-    showing = f", showing {shown.height} of {total:,} (worst first)" if total > shown.height else ""
-    yield _line(f"\n{counted(total, 'finding')}{showing}", "bold")
-    length = analysis.trace.to_ns - analysis.trace.from_ns
-    for found in shown.iter_rows(named=True):
-        at = "time not known" if found["from_ns"] is None else f"{since(found['from_ns'] - analysis.trace.from_ns, length)} into the trace"
-        head = f"{found['id']}  {found['certainty']} {found['rule']} under {found['policy']} ({found['severity']}), {at}"
-        yield _hanging("  ", head, _STYLES["defect"] if (found["certainty"], found["severity"]) == ("certain", "defect") else "")
-        yield _hanging("      ", found["summary"] or "", "")
+    else:
+        rows = together(summary.worst_first(analysis))
+        shown = rows.head(FINDINGS_SHOWN)
+        groups = f" in {rows.height:,} groups of neighbours" if rows.height < total else ""
+        showing = f", showing {shown.height} of {rows.height:,} (worst first)" if rows.height > shown.height else ""
+        new = "new " if analysis.known else ""
+        yield _line(f"\n{counted(total, f'{new}finding')}{groups}{showing}", "bold")
+        for found in neighbours(shown):
+            yield from _finding(analysis, found)
+    if known := summary.known(analysis):
+        yield _line(known)
+
+
+def _finding(analysis: Analysis, found: Neighbours) -> Iterator[RenderableType]:
+    row, start, length = found.first, analysis.trace.from_ns, analysis.trace.to_ns - analysis.trace.from_ns
+    at = "time not known" if row["from_ns"] is None else f"{since(row['from_ns'] - start, length)} into the trace"
+    head = f"{found.name}  {row['certainty']} {row['rule']} under {row['policy']} ({row['severity']}), {at}"
+    yield _hanging("  ", head, _STYLES["defect"] if (row["certainty"], row["severity"]) == ("certain", "defect") else "")
+    yield _hanging("      ", found.told, "")
+    if remedy := summary.remedy(row["rule"]):
+        yield _hanging("      ", f"remedy: {remedy}", "")
+    if found.fingerprints:
+        yield _hanging("      ", f"fingerprint: {', '.join(found.fingerprints)}", "dim")
 
 
 def _next(analysis: Analysis, width: int) -> Iterator[Text]:

@@ -1,0 +1,1 @@
+"""Where something happened: in which kind of memory, and by which instruction."""
