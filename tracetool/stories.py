@@ -1,37 +1,28 @@
-"""Stories: one page family told as the mail tells it. A, B are address spaces, P0 the page that all began with, P1, P2 copies of it.
+"""Stories: one page family told as the mail tells it (`telling`), once for each replay.
 
-Which family is told is the same for every policy: one with a defect, else one that was copied or reused while referenced, else one on
-which policies part, else the one with the most decisions.
+`tell` chooses the family, the same for every policy: one with a defect, else one that was copied or reused while referenced, else one on
+which policies part, else the one with the most decisions. `tell_page` tells of a page that is given.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from tracetool.analysis import Held, Stay, Step, Story
-from tracetool.memory_events import Op
+from tracetool.analysis import Story
 from tracetool.processes import RECORDERS
 from tracetool.replay import Replay
-from tracetool.rules.base import Evidence, held, outlasts, traced_releases
+from tracetool.rules.base import Evidence, held, traced_releases
+from tracetool.telling import Names, Teller, family, scope
 
 Ints = npt.NDArray[Any]
 
 #: A family with more rows than this is told from its beginning only.
 MOST_ROWS: Final = 400
-_BECAUSE: Final = {
-    "another-mapping": "{0} is mapped elsewhere, too",
-    "reference": "something else holds a reference to {0}",
-    "not-anonymous": "{0} is a page of a file",
-    "pinned-at-fork": "{0} may be pinned",
-    "exclusive": "{0} is marked exclusive to its owner",
-    "sole-owner": "nobody else maps {0}",
-    "writable": "its entry for {0} is writable",
-}
 
 
 def evidence_of(replay: Replay, available: Collection[str] = ()) -> Evidence:
@@ -84,219 +75,56 @@ def tell(replays: Sequence[Replay], findings: pl.DataFrame) -> tuple[Story, ...]
     root = most_telling(replays, findings)
     if root is None:
         return ()
-    names = _Names(replays, root)
-    return tuple(_Teller(replay, root, names, findings).story() for replay in replays)
+    return tuple(teller.telling().story for teller in _tellers(replays, [family(each, root) for each in replays], findings, MOST_ROWS))
 
 
-class _Names:
-    """Letters of address spaces and numbers of pages, the same in every story of the family."""
+def tell_page(
+    replays: Sequence[Replay], findings: pl.DataFrame, page: int, event: int, spaces: Sequence[int], most: int
+) -> tuple[Teller, ...]:
+    """Who can tell of a page of the last replay, once for each replay; the first is the observed one.
 
-    def __init__(self, replays: Sequence[Replay], root: int) -> None:
-        self.letters: dict[int, str] = {}
-        self.people: dict[str, str] = {}
-        self.pages: dict[int, str] = {}
-        for replay in replays:
-            stays = _family(replay, root)
-            for mm, pid, comm in stays.select("mm", "pid", "comm").iter_rows():
-                if mm not in self.letters:
-                    self.letters[mm] = _letter(len(self.letters))
-                    self.people[self.letters[mm]] = f"{comm or '?'} {'?' if pid is None else pid}"
-            for page in stays["page_id"].to_list():
-                if page < replays[0].history.pages:
-                    self.pages.setdefault(page, f"P{len(self.pages)}")
-
-    def page(self, page: int, own: dict[int, str]) -> str:
-        """The name of a page; one that only a policy makes is counted on from those that all know."""
-        return self.pages.get(page) or own.setdefault(page, f"P{len(self.pages) + len(own)}")
+    They tell of all its family or, where that has more than `most` rows, of what the address spaces `spaces` do with the page and its
+    copies around the memory event `event`.
+    """
+    root = int(replays[-1].family_of_page[page])
+    pages = [family(replay, root) for replay in replays]
+    if all(scope(replay, own, 0).left_out <= most for replay, own in zip(replays, pages, strict=True)):
+        return _tellers(replays, pages, findings, most)
+    kin = [_kin(replay, _as_known(replays[-1], replay, page)) for replay in replays]
+    told = [own if _has(replay, own, spaces) else whole for replay, own, whole in zip(replays, kin, pages, strict=True)]
+    return _tellers(replays, told, findings, most, event, spaces)
 
 
-def _letter(number: int) -> str:
-    return chr(ord("A") + number % 26) + (str(number // 26) if number >= 26 else "")
+def _as_known(of: Replay, replay: Replay, page: int) -> int:
+    """A page of one replay in another: where only the one makes it, what it was copied from."""
+    while page >= replay.history.pages and of is not replay:
+        before = of.fault_rows.filter(pl.col("page_after") == page, pl.col("page_before") != page)["page_before"].drop_nulls()
+        if not len(before):
+            break
+        page = int(before[0])
+    return page
 
 
-def _family(replay: Replay, root: int) -> pl.DataFrame:
-    """The stays of a family, in order of time."""
-    members = np.flatnonzero(replay.family_of_page == root)
-    return replay.stays.filter(pl.col("page_id").is_in(members.tolist())).sort("from_event", maintain_order=True).head(MOST_ROWS)
+def _has(replay: Replay, pages: Ints, spaces: Sequence[int]) -> bool:
+    members = pl.Series(pages, dtype=pl.Int32).implode()
+    return replay.stays.filter(pl.col("page_id").is_in(members), pl.col("mm").is_in(list(spaces))).height > 0
 
 
-class _Teller:
-    """Tells one family under one replay."""
+def _kin(replay: Replay, page: int) -> Ints:
+    """A page and the copies made of it."""
+    copies = replay.fault_rows.filter(pl.col("page_before") == page, pl.col("page_after") != page)["page_after"].drop_nulls()
+    kin: Ints = np.unique(np.append(copies.to_numpy(), page))
+    return kin
 
-    def __init__(self, replay: Replay, root: int, names: _Names, findings: pl.DataFrame) -> None:
-        self._replay = replay
-        self._names = names
-        self._own: dict[int, str] = {}
-        self._events = replay.history.events
-        members = pl.Series(np.flatnonzero(replay.family_of_page == root)).implode()
-        self._stays = _family(replay, root)
-        self._faults = replay.fault_rows.filter(pl.col("page_before").is_in(members) | pl.col("page_after").is_in(members)).head(MOST_ROWS)
-        self._references = replay.reference_rows.filter(pl.col("page_id").is_in(members), pl.col("via") != "exec").head(MOST_ROWS)
-        self._findings = findings.filter(pl.col("policy") == replay.policy, pl.col("page_id").is_in(members))
 
-    def story(self) -> Story:
-        steps = sorted([*self._mappings(), *self._decisions(), *self._holds(), *self._ends()], key=lambda step: (step.evidence or (0,))[0])
-        references = tuple(
-            Held(self._owner(r["mm"]), self._page(r["page_id"]), r["from_ns"], r["to_ns"], r["kind"], r["access"], r["via"], r["released"])
-            for r in self._references.iter_rows(named=True)
-        )
-        stays = tuple(
-            Stay(self._owner(s["mm"]), self._page(s["page_id"]), self._when(s["from_ns"]), s["to_ns"], s["began"], s["ended"])
-            for s in self._stays.iter_rows(named=True)
-        )
-        outcome, safe = self._outcome()
-        known = sorted({(self._page(s["page_id"]), s["page_id"]) for s in self._stays.iter_rows(named=True)}, key=lambda item: item[1])
-        return Story(
-            title=self._title(),
-            policy=self._replay.policy,
-            address=int(self._stays["address"][0]),
-            owners={letter: self._names.people[letter] for letter in dict.fromkeys(stay.owner for stay in stays)},
-            pages={name: self._frame(page) for name, page in known},
-            stays=stays,
-            references=references,
-            steps=tuple(steps),
-            outcome=outcome,
-            safe=safe,
-        )
-
-    def _title(self) -> str:
-        owners = self._stays["mm"].n_unique()
-        references = len(self._references)
-        many = f"{references} references" if references > 1 else "one reference" if references else "no reference"
-        return f"{'One address space' if owners == 1 else f'{owners} address spaces'}, {many}"
-
-    def _owner(self, mm: int) -> str:
-        return self._names.letters.get(mm, "?")
-
-    def _page(self, page: int | None) -> str:
-        return "?" if page is None else self._names.page(page, self._own)
-
-    def _when(self, ts: int | None) -> int:
-        return int(self._events.ts[0]) if ts is None else ts
-
-    def _frame(self, page: int) -> str:
-        pfn = self._replay.history.page_pfn
-        return f"frame {int(pfn[page]):#x}" if page < len(pfn) else "a frame that only this policy makes"
-
-    def _step(self, event: int, owner: str, act: str, page: str, text: str) -> Step:
-        ts = int(self._events.ts[event]) if event >= 0 else int(self._events.ts[0])
-        return Step(ts, owner, act, page, text, (int(event),) if event >= 0 else ())
-
-    def _mappings(self) -> Iterable[Step]:
-        for s in self._stays.iter_rows(named=True):
-            owner, page, event = self._owner(s["mm"]), self._page(s["page_id"]), s["from_event"]
-            if s["began"] == "fork":
-                parent = self._owner(int(self._events.arg[event]))
-                yield self._step(
-                    event, parent, "fork", page, f"{parent} forks {owner}: both map {page}, and neither may write it without a fault."
-                )
-            elif s["began"] == "touch":
-                yield self._step(
-                    event, owner, "map", page, f"{owner} touches the address for the first time: {page} is new, and {owner}'s alone."
-                )
-            elif s["began"] in ("before-trace", "again", "swap-in", "move"):
-                how = {"before-trace": "has mapped {0} since before the trace", "move": "moves {0} to another address"}
-                yield self._step(event, owner, "map", page, f"{owner} {how.get(s['began'], 'maps {0} again').format(page)}.")
-
-    def _decisions(self) -> Iterable[Step]:
-        for f in self._faults.iter_rows(named=True):
-            owner, before, after = self._owner(f["mm"]), self._page(f["page_before"]), self._page(f["page_after"])
-            because = _BECAUSE.get(f["reason"], "").format(before)
-            event, decision = f["event"], f["decision"]
-            left = self._left_on(f["page_before"], event, f["mm"])
-            if decision == "copy":
-                why = f"because {because}" if because else "for a reason that the trace does not show"
-                by_gup = self._events.op[event] == int(Op.REF_GET)
-                act = f"{owner}'s page is wanted as for a store" if by_gup else f"{owner} writes"
-                yield self._step(event, owner, "copy", after, f"{act}: {before} is copied to {after} {why}.{left}")
-            elif decision == "unshare":
-                yield self._step(
-                    event, owner, "copy", after, f"{owner}'s pin wants the page to itself: {before} is copied to {after}.{left}"
-                )
-            elif decision == "early-copy":
-                yield self._step(event, owner, "copy", after, f"fork copies {before} to {after} for {owner} at once: {because}.")
-            elif decision == "zero-fill":
-                yield self._step(event, owner, "map", after, f"{owner} writes where it had read the zero page: {after} is new.")
-            elif decision in ("reuse", "in-place"):
-                readers = self._readers(f["page_before"], event, f["mm"])
-                though = f", though {readers} still reads it" if readers else ""
-                why = f": {because}" if because else ""
-                yield self._step(event, owner, "reuse", before, f"{owner} writes {before} in place{why}{though}.")
-
-    def _left_on(self, page: int | None, event: int, writer: int) -> str:
-        """What still holds a page that its last mapper has just left."""
-        if page is None:
-            return ""
-        others = self._stays.filter(
-            pl.col("page_id") == page,
-            pl.col("mm") != writer,
-            pl.col("from_event") <= event,
-            outlasts(event),
-        )
-        holders = "" if others.height else self._holders(page, event)
-        return f" Only {holders} keeps {self._page(page)}." if holders else ""
-
-    def _holders(self, page: int, event: int, other_than: int | None = None) -> str:
-        rows = self._references.filter(pl.col("page_id") == page, pl.col("from_event") < event, outlasts(event))
-        if other_than is not None:
-            rows = rows.filter(pl.col("mm") != other_than, pl.col("access") == "read")
-        owners = dict.fromkeys(self._owner(mm) for mm in rows["mm"].to_list())
-        return " and ".join(f"{owner}'s reference" for owner in owners)
-
-    def _readers(self, page: int | None, event: int, mm: int) -> str:
-        return "" if page is None else self._holders(page, event, other_than=mm)
-
-    def _holds(self) -> Iterable[Step]:
-        for r in self._references.iter_rows(named=True):
-            owner, page = self._owner(r["mm"]), self._page(r["page_id"])
-            what = f"{'pin' if r['kind'] == 'pin' else 'reference'}"
-            length = "long-term " if r["longterm"] else ""
-            text = f"{owner} takes a {length}{r['access']} {what} to {page} ({r['via']})."
-            yield self._step(r["from_event"], owner, "reference", page, text)
-            if r["to_event"] >= 0:
-                late = "" if r["released"] == "exact" else " by now"
-                yield self._step(r["to_event"], owner, "release", page, f"{owner}'s {what} to {page} is released{late}.")
-
-    def _ends(self) -> Iterable[Step]:
-        acts = {
-            "unmapped": ("unmap", "unmaps {0}"),
-            "exit": ("exit", "exits and lets go of {0}"),
-            "swapped-out": ("swap", "has {0} swapped out"),
-        }
-        for s in self._stays.filter(pl.col("ended").is_in(list(acts))).iter_rows(named=True):
-            owner, page = self._owner(s["mm"]), self._page(s["page_id"])
-            act, text = acts[s["ended"]]
-            yield self._step(s["to_event"], owner, act, page, f"{owner} {text.format(page)}.")
-
-    def _outcome(self) -> tuple[str, bool]:
-        defects = self._findings.filter(pl.col("severity") == "defect")
-        if defects.height:
-            return " ".join(
-                self._harm(row) for row in defects.unique(["rule", "mm", "page_id"], maintain_order=True).iter_rows(named=True)
-            ), False
-        told = [self._sees(row) for row in self._references.unique(["mm", "page_id"], maintain_order=True).iter_rows(named=True)]
-        pages = self._stays["page_id"].n_unique()
-        if told and pages > 2:
-            told.append(f"{pages} different pages, all correct.")
-        return " ".join(told) or "No reference was held: every process sees its own writes and no other's.", True
-
-    def _sees(self, reference: dict[str, Any]) -> str:
-        owner, page = self._owner(reference["mm"]), self._page(reference["page_id"])
-        shares = self._stays.filter(
-            pl.col("page_id") == reference["page_id"], pl.col("mm") == reference["mm"],
-            outlasts(reference["to_event"]),
-        )  # fmt: skip
-        own = f", and what {owner} itself has written there since" if shares.height else ""
-        return f"{owner}'s reference reads what {page} held when it was taken{own}."
-
-    def _harm(self, finding: dict[str, Any]) -> str:
-        owner, page = self._owner(finding["mm"]), self._page(finding["page_id"])
-        possibly = "" if finding["certainty"] == "certain" else "possibly "
-        if finding["rule"] == "missed-cow":
-            writer = self._writer(finding)
-            return f"{owner}'s reference {possibly}reads what {writer} wrote into {page}: data that is none of its business."
-        return f"{owner} and its own reference {possibly}part: the reference keeps {page}, {owner} goes on with a copy."
-
-    def _writer(self, finding: dict[str, Any]) -> str:
-        rows = self._faults.filter(pl.col("ts") == finding["from_ns"], pl.col("page_before") == finding["page_id"])
-        return self._owner(int(rows["mm"][0])) if rows.height else "another process"
+def _tellers(
+    replays: Sequence[Replay],
+    pages: Sequence[Ints],
+    findings: pl.DataFrame,
+    most: int,
+    near: int | None = None,
+    spaces: Sequence[int] | None = None,
+) -> tuple[Teller, ...]:
+    scopes = [scope(replay, own, most, near, spaces) for replay, own in zip(replays, pages, strict=True)]
+    names = Names(scopes)
+    return tuple(Teller(told, names, findings) for told in scopes)

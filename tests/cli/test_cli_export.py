@@ -86,7 +86,80 @@ def test_it_is_written_to_standard_output(to: str, tmp_path: Path) -> None:
     assert table.num_rows == 1258
 
 
-def test_targets_of_a_later_time_are_not_offered(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    result = run(capfd, "export", MAIL, "--to", "perfetto", "-o", tmp_path / "out")
+def test_a_target_that_does_not_exist_lists_those_that_do(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    result = run(capfd, "export", MAIL, "--to", "excel", "-o", tmp_path / "out")
     assert result.code == 2
-    assert "parquet" in result.err
+    assert all(target in result.err for target in ("parquet", "arrow", "duckdb", "perfetto"))
+
+
+def test_a_database_is_written(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    out = tmp_path / "out.duckdb"
+    arguments = ("export", MAIL, "--to", "duckdb", "-o", out, "--policy", "mapcount", "--event", "cow_fault")
+    assert run(capfd, *arguments).err == f"11 tables written to {out}\n"
+    with duckdb.connect(str(out), read_only=True) as database:
+        assert database.sql("select policies from metadata").fetchall() == [(["observed", "mapcount"],)]
+        assert database.sql("select count(*) from events.cow_fault").fetchall() == [(19,)]
+    assert run(capfd, *arguments).code == 1
+    assert run(capfd, *arguments, "--force").code == 0
+    assert [each.name for each in tmp_path.iterdir()] == ["out.duckdb"]
+
+
+def test_a_missing_package_is_named_with_what_to_install(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "duckdb", None)
+    result = run(capfd, "export", MAIL, "--to", "duckdb", "-o", tmp_path / "out")
+    assert result.code == 1
+    assert "duckdb, which is not installed" in result.err
+    assert "hint: pip install 'tracetool[duckdb]'" in result.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_trace_for_perfetto_is_written(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out.pftrace"
+    result = run(capfd, "export", MAIL, "--to", "perfetto", "-o", out)
+    assert result.code == 0
+    assert result.err.startswith("44 slices, ")
+    # 40 stays and 4 references, of which none is left out.
+    assert "left out" not in result.err
+    few = run(capfd, "export", MAIL, "--to", "perfetto", "-o", out, "--families", "3", "--policy", "page-count", "--force")
+    assert "left out: observed: 13 of 16 page families (30 stays): pages " in few.err
+    assert "left out: page-count: 13 of 16 page families " in few.err
+
+
+def test_a_trace_for_perfetto_goes_through_a_pipe(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    command = [sys.executable, "-c", "from tracetool.cli import main; main()", "export", str(MAIL), "--to", "perfetto", "-o", "-"]
+    piped = subprocess.run(command, capture_output=True, check=True).stdout
+    assert run(capfd, "export", MAIL, "--to", "perfetto", "-o", tmp_path / "out").code == 0
+    assert (tmp_path / "out").read_bytes() == piped
+
+
+def test_a_process_without_pages_is_told_with_those_that_have_some(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    result = run(capfd, "export", MAIL, "--to", "perfetto", "-o", tmp_path / "out", "--pid", "7")
+    assert result.code == 1
+    assert "no page is known that process 7 mapped" in result.err
+    assert "115, 116" in result.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--to", "arrow", "--policy", "mapcount"], "which know no policy"),
+        (["--to", "perfetto", "--event", "cow_fault"], "holds no raw events"),
+        (["--to", "duckdb", "--pid", "7"], "are for perfetto"),
+        (["--to", "parquet", "--families", "7"], "are for perfetto"),
+    ],
+)
+def test_options_that_make_no_sense_together(arguments: list[str], message: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    result = run(capfd, "export", MAIL, "-o", tmp_path / "out", *arguments)
+    assert result.code == 2
+    assert message in result.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_database_needs_a_file(capfd: pytest.CaptureFixture[str]) -> None:
+    result = run(capfd, "export", MAIL, "--to", "duckdb", "-o", "-")
+    assert result.code == 2
+    assert "name a file with --output" in result.err
