@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from tracetool import outcomes
 from tracetool.outcomes import Agreement, Kernel, RecordedDecision
 from tracetool.policies import POLICIES, Policy, of_kernel
 from tracetool.replay import columns as k
@@ -34,7 +35,7 @@ Ints = npt.NDArray[Any]
 LOST: Final = -4
 #: Why a decision cannot be judged.
 UNDETERMINED: Final[Mapping[int, str]] = {
-    OLDER: "the page is older than the trace",
+    OLDER: outcomes.OLDER,
     BATCH_UNKNOWN: "how full the LRU batch was when the trace began is not known",
     RELEASE_UNKNOWN: "when a reference was released is not traced",
     LOST: "events were lost since the page was mapped",

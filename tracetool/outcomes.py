@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
+
+#: Why a decision cannot be judged, first of all.
+OLDER: Final = "the page is older than the trace"
 
 
 @dataclass(frozen=True)

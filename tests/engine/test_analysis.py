@@ -14,7 +14,7 @@ from conftest import fixture_path, fixture_traces, truth_of
 from engine.build import BASE, Machine, address
 from tracetool.analysis import Analysis, PolicyResult, Story
 from tracetool.costs import cost
-from tracetool.policies import policy
+from tracetool.policies import policy as policy_named
 from tracetool.rules import RULES
 from tracetool.schema import PAGE_SIZE
 
@@ -33,9 +33,8 @@ def analysed(name: str) -> Analysis:
 def own(name: str) -> PolicyResult:
     """The policy of the recorded kernel: 5.10 counts references, all newer ones recorded mark pages exclusive, each in its way."""
     release = name.rpartition("-")[2]
-    (found,) = tracetool.analyse(
-        fixture_path(f"{name}.dat"), [policy("page-count" if release == "5.10" else f"exclusive@{release}")]
-    ).policies
+    named = policy_named("page-count" if release == "5.10" else f"exclusive@{release}")
+    (found,) = tracetool.analyse(fixture_path(f"{name}.dat"), [named]).policies
     return found
 
 

@@ -143,13 +143,13 @@ def test_forced_cow_decides_of_all_these_as_mapcount() -> None:
         (("forced-cow", "page-count"), False, False, -1, False),
         (("page-count-5.18", "exclusive@5.19"), False, False, 1, False),
         (("exclusive@6.1", "exclusive@6.12", "exclusive@6.15"), False, True, 1, False),
-        (("exclusive@7.2",), False, True, 1, True),
-        (("exclusive@7.3", "exclusive"), False, True, 0, True),
+        (("exclusive@7.2", "exclusive"), False, True, 1, True),
+        (("exclusive@7.3",), False, True, 0, True),
     ],
 )
 def test_what_kernels_do_besides(names: tuple[str, ...], copies: bool, restores: bool, drains: int, caches: bool) -> None:
-    """Up to 5.7 a huge page is copied as one; 5.18 drains its LRU batch, though not for more than 3 references (one's own, the batch's, one
-    more), and 7.3 for none more; 6.1's mprotect restores what is exclusive; the recordings of 7.2 show everything from swap in the swap cache.
+    """Up to 5.7 a huge page is copied as one. 5.18 drains its LRU batch, if there is but one reference besides one's own and the batch's;
+    7.3, if there is none. 6.1's mprotect restores what is exclusive. The recordings of 7.2 show all from swap in the swap cache.
     """
     for each in map(policy, names):
         assert (each.copies_huge, each.mprotect_restores, each.drains, each.swap_cache_always) == (copies, restores, drains, caches)

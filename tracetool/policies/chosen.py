@@ -19,7 +19,7 @@ from tracetool.policies.page_count_518 import PAGE_COUNT_518
 POLICIES: Final = {p.name: p for p in (MAPCOUNT, FORCED_COW, PAGE_COUNT, PAGE_COUNT_518, EXCLUSIVE)}
 #: From which kernel on each decides, newest first.
 _ERAS: Final = (((5, 19), EXCLUSIVE), ((5, 18), PAGE_COUNT_518), ((5, 9), PAGE_COUNT), ((5, 8), FORCED_COW), ((0, 0), MAPCOUNT))
-_VERSION: Final = re.compile(r"(\d{1,3})\.(\d{1,3})\b")
+_VERSION: Final = re.compile(r"(\d{1,3})\.(\d{1,3})\b", re.ASCII)
 #: The policy of the recording itself, whichever that is: `Trace.decided_by` says so of each trace.
 KERNEL: Final = "kernel"
 THE_KERNELS: Final = replace(EXCLUSIVE, name=KERNEL)
@@ -36,11 +36,13 @@ def policy(name: str) -> Policy:
         return POLICIES[name]
     if name == KERNEL:
         return THE_KERNELS
-    kind, _, version = name.partition("@") if "@" in name else name.partition("-")
-    found = _VERSION.fullmatch(version)
-    if found and kind in ("exclusive", "linux"):
-        named = of_kernel(version)
-        if named is not None and (kind == "linux" or named.name.startswith("exclusive")):
+    if name.startswith("linux-") and _VERSION.fullmatch(name.removeprefix("linux-")):
+        named = of_kernel(name.removeprefix("linux-"))
+        if named is not None:
+            return named
+    if name.startswith("exclusive@") and _VERSION.fullmatch(name.removeprefix("exclusive@")):
+        named = of_kernel(name.removeprefix("exclusive@"))
+        if named is not None and named.name == name:
             return named
     raise UnknownName("policy", name, [*POLICIES, "exclusive@VERSION", "linux-VERSION", KERNEL])
 

@@ -35,6 +35,7 @@ def redacted(analysis: Analysis) -> Analysis:
         stories=tuple(_story(story, names) for story in analysis.stories),
         replays={},
         known=analysis.known and replace(analysis.known, path="(path)"),
+        kernel=analysis.kernel and replace(analysis.kernel, release=_version(analysis.kernel.release)),
     )
 
 
@@ -77,8 +78,12 @@ class _Names:
 
 
 def _trace(trace: TraceInfo) -> TraceInfo:
-    version = _VERSION.match(trace.kernel or "")
-    return replace(trace, path="trace", kernel=version[0] if version else None)
+    return replace(trace, path="trace", kernel=_version(trace.kernel))
+
+
+def _version(release: str | None) -> str | None:
+    version = _VERSION.match(release or "")
+    return version[0] if version else None
 
 
 def _coverage(coverage: Coverage, names: _Names) -> Coverage:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from tracetool.analysis import Analysis, Step, Story
+from tracetool.outcomes import OLDER
 from tracetool.report import storyline, summary
 from tracetool.report.neighbours import Neighbours, neighbours, together
 from tracetool.report.words import counted, duration, hexadecimal, printable, since, size
@@ -116,7 +117,7 @@ def _legend(analysis: Analysis) -> Iterator[Text]:
     if analysis.policies:
         told.append(f"extra: beyond mapcount, which shares the most; its time is {' or '.join(times)}.")
     zero_fills = analysis.observed.get("zero_fills", 0)
-    unasked = max((p.agreement.undetermined for p in analysis.policies), default=0)
+    unasked = max((p.agreement.reasons.get(OLDER, 0) for p in analysis.policies), default=0)
     if zero_fills or unasked:
         parts = [f"zero-fills ({zero_fills:,})"] * bool(zero_fills)
         parts += [f"under policies, decisions on pages older than the trace, which they cannot be asked ({unasked:,})"] * bool(unasked)
