@@ -7,7 +7,6 @@ its events are in the schema metadata: see `tracetool_parsers.exportschema`.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from tracetool.export.files import whole
 from tracetool_parsers import RawTrace
 from tracetool_parsers.eventformat import HEADER_COLUMNS, EventFormat
 from tracetool_parsers.exportschema import ALWAYS, EVENT, HEADER_TYPES, Description, describe
@@ -64,17 +64,8 @@ def export(raw: RawTrace, path: str | os.PathLike[str], to: Target, events: Sequ
         OSError: the file cannot be written.
     """
     exporting = prepare(raw, events)
-    target = os.fspath(path)
-    # The trace itself may be what is overwritten: it is mapped, and must stay whole until the end.
-    beside = f"{target}.{os.getpid()}.part"
-    try:
-        with open(beside, "xb") as file:
-            write(exporting, file, to)
-        os.replace(beside, target)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(beside)
-        raise
+    with whole(path) as beside, open(beside, "xb") as file:
+        write(exporting, file, to)
     return int(exporting.header.num_rows)
 
 
