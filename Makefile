@@ -30,7 +30,7 @@ test: $(VENV)/.installed-tools ## run all tests
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-checked: $(VENV)/.installed-tools ## tests of the replay, compiled with every index tested, also in what is guarded
-	@TRACETOOL_LOOPS=checked $(BIN)/python -m pytest $(PYTEST_ARGS) tests/engine tests/parsers/test_gather.py
+	@TRACETOOL_LOOPS=checked TRACETOOL_MODEL_EXAMPLES=50 $(BIN)/python -m pytest $(PYTEST_ARGS) tests/engine tests/parsers/test_gather.py
 
 lint: $(VENV)/.installed-tools ## check style, format, types and layering
 	$(BIN)/ruff check $(SOURCES)
