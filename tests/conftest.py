@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -41,6 +41,15 @@ def traces_folder() -> Path | None:
     named = os.environ.get("TRACETOOL_TRACES")
     folder = Path(named) if named else PROJECT.parent / "shared" / "traces"
     return folder if folder.is_dir() else None
+
+
+def every_recording() -> list[Any]:
+    """Each recording as a parameter: the fixtures, and where their folder is, those outside the project but for its odd file formats."""
+    own = [pytest.param(path, id=path.stem) for path in fixture_traces()]
+    folder = traces_folder()
+    outside = sorted(folder.glob("*/*.dat")) if folder else []
+    others = [path for path in outside if path.parent.name != "formats"]
+    return own + [pytest.param(path, id=f"{path.parent.name}-{path.stem}", marks=pytest.mark.exhaustive) for path in others]
 
 
 @pytest.fixture(scope="session")

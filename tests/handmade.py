@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 
-from engine.build import Recording
+from engine.build import READ_ONLY, READ_WRITE, Machine, Recording, address
 from tracetool.memory_events import with_tables
 from tracetool.probes import PROBES
 from tracetool.trace import Trace
@@ -49,6 +49,18 @@ class HandMade:
     def tables(self, names: Iterable[str] | Mapping[str, Sequence[str] | None], *, positions: bool = False) -> dict[str, pa.Table]:
         wanted = names if isinstance(names, Mapping) else dict.fromkeys(names)
         return self._source.tables(wanted, positions=positions)
+
+
+def protected_while_pinned() -> Machine:
+    """A pins its page for write, takes its own right to write away and gives it back, and unpins; no fault is seen after the first."""
+    m = Machine()
+    a, pfn = m.spawn(10), 0x50
+    m.touch(a, address(0), pfn)
+    m.pin(a, address(0), pfn)
+    m.mprotect(a, address(0), READ_ONLY)
+    m.mprotect(a, address(0), READ_WRITE)
+    m.unpin(a.tid, pfn)
+    return m
 
 
 def trace_of(

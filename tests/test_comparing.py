@@ -24,7 +24,7 @@ from engine.build import (
     Process,
     address,
 )
-from handmade import trace_of
+from handmade import protected_while_pinned, trace_of
 from tracetool.comparing import Comparison, compare, groups, kinds
 from tracetool.errors import UnknownName, Unusable
 from tracetool.judging import found
@@ -139,14 +139,7 @@ def test_writing_in_place_with_or_without_a_decision_is_no_difference() -> None:
 
 
 def test_stores_that_a_policy_would_have_faulted_on_are_possible_differences() -> None:
-    m = Machine()
-    a = m.spawn(A)
-    m.touch(a, address(0), P0)
-    m.pin(a, address(0), P0)
-    m.mprotect(a, address(0), READ_ONLY)
-    m.mprotect(a, address(0), READ_WRITE)
-    m.unpin(A, P0)
-    told = compare(trace_of(m), "mapcount", "page-count")
+    told = compare(trace_of(protected_while_pinned()), "mapcount", "page-count")
     assert said(told) == [("protect", A, 0, None, "unseen")]
     assert told.differences["certainty"].to_list() == ["possible"]
     assert told.differences["findings_b"].to_list() == [["wrong-cow-1@page-count"]]

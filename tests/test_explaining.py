@@ -22,7 +22,7 @@ from engine.build import (
     address,
     struct_page,
 )
-from handmade import trace_of
+from handmade import protected_while_pinned, trace_of
 from tracetool.errors import Unanswerable, UnknownEvent, UnknownName, Unusable
 from tracetool.explaining import Explanation, explain
 from tracetool.judging import found, replayed
@@ -198,14 +198,7 @@ def test_a_write_pin_that_a_copy_parts_from_its_process() -> None:
 
 def test_a_store_that_the_trace_cannot_show_is_possible_and_says_what_would_settle_it() -> None:
     """A kernel that makes exclusive pages writable again at once; page-count would have faulted, and copied."""
-    m = Machine()
-    a = m.spawn(A)
-    m.touch(a, address(0), P0)
-    m.pin(a, address(0), P0)
-    m.mprotect(a, address(0), READ_ONLY)
-    m.mprotect(a, address(0), READ_WRITE)
-    m.unpin(A, P0)
-    told = explain(trace_of(m, NAMES), "wrong-cow-1@page-count")
+    told = explain(trace_of(protected_while_pinned(), NAMES), "wrong-cow-1@page-count")
     assert told.certainty == "possible"
     (doubt,) = told.doubts
     assert "let A write there without a fault" in doubt.why

@@ -6,6 +6,8 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+from tracetool.foreign import printable
+
 #: Rows of a table that are shown.
 ROWS_SHOWN: Final = 10
 #: Characters of a cell that are shown.
@@ -39,8 +41,7 @@ def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[object]]
 def escaped(text: str) -> str:
     """Foreign text as HTML: markup as text, characters that do not print as escapes, and no more of it than fits a cell."""
     clipped = text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…"
-    plain = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in clipped)
-    return html.escape(plain)
+    return html.escape(printable(clipped))
 
 
 def _cell(value: object) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import polars as pl
 import pytest
 
 import tracetool
-from conftest import fixture_path, fixture_traces, traces_folder
+from conftest import every_recording, fixture_path
 from engine.build import BASE, Machine, address
 from tracetool.costs import cost
 from tracetool.costs.attribution import KEYS, by_fork, decisions, headline, summed
@@ -38,14 +38,6 @@ class Made(Trace):
 def rows(machine: Machine) -> pl.DataFrame:
     made = Made(machine)
     return decisions(made, made.replayed())
-
-
-def every_recording() -> list[Any]:
-    own = [pytest.param(path, id=path.stem) for path in fixture_traces()]
-    folder = traces_folder()
-    outside = sorted(folder.glob("*/*.dat")) if folder else []
-    others = [p for p in outside if p.parent.name != "formats"]
-    return own + [pytest.param(path, id=f"{path.parent.name}-{path.stem}", marks=pytest.mark.exhaustive) for path in others]
 
 
 @pytest.mark.parametrize("path", every_recording())

@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 
 import tracetool
-from conftest import fixture_traces, traces_folder
+from conftest import every_recording
 from engine.build import BASE, Machine, address
 from tracetool.costs import cost
 from tracetool.costs.memory import KEPT_BY, memory
 
 A, B = 10, 11
-
-
-def every_recording() -> list[Any]:
-    own = [pytest.param(path, id=path.stem) for path in fixture_traces()]
-    folder = traces_folder()
-    outside = sorted(folder.glob("*/*.dat")) if folder else []
-    others = [path for path in outside if path.parent.name != "formats"]
-    return own + [pytest.param(path, id=f"{path.parent.name}-{path.stem}", marks=pytest.mark.exhaustive) for path in others]
 
 
 @pytest.mark.parametrize("path", every_recording())

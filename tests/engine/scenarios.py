@@ -207,6 +207,15 @@ def page_of(replay: Replay, who: int, at: int) -> int:
     return int(page)
 
 
+def told_and_expected(s: Scenario, expected: dict[str, str | int], under: str) -> tuple[dict[str, str | int], dict[str, str | int]]:
+    """The outcome of a scenario under a policy, as far as something is expected, and that, as far as the scenario has such a moment."""
+    found = outcome(s.acts.items(), s.m.replay(under))
+    return (
+        {name: value for name, value in found.items() if name in expected},
+        {name: value for name, value in expected.items() if name in s.acts or name == "gup"},
+    )
+
+
 def outcome(acts: Iterable[tuple[str, tuple[int, int, int]]], replay: Replay) -> dict[str, str | int]:
     """Who got a new page, and the byte that the first reference shows at last: 1 the first contents, 5 A's store, 9 B's store."""
     found: dict[str, str | int] = {}

@@ -10,8 +10,8 @@ import pytest
 
 import tracetool
 from conftest import fixture_path
-from engine.build import BASE, READ_ONLY, READ_WRITE, Machine, address
-from handmade import PATH, trace_of
+from engine.build import BASE, Machine, address
+from handmade import PATH, protected_while_pinned, trace_of
 from tracetool.explaining import Explanation, explain
 from tracetool.judging import found, replayed
 from tracetool.policies import POLICIES
@@ -92,14 +92,7 @@ def test_the_timeline_says_who_maps_what() -> None:
 
 
 def test_what_is_possible_says_why_and_what_would_settle_it() -> None:
-    m = Machine()
-    a = m.spawn(A)
-    m.touch(a, address(0), P0)
-    m.pin(a, address(0), P0)
-    m.mprotect(a, address(0), READ_ONLY)
-    m.mprotect(a, address(0), READ_WRITE)
-    m.unpin(A, P0)
-    text = one_line(report.text(explain(trace_of(m), "wrong-cow-1@page-count")))
+    text = one_line(report.text(explain(trace_of(protected_while_pinned()), "wrong-cow-1@page-count")))
     assert "Possible: the trace does not prove it." in text
     assert f"What would settle it: A store of A to {address(0):#x}" in text
     assert "The same, as far as the trace shows." in text

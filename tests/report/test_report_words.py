@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracetool.report.words import counted, duration, hexadecimal, listed, printable, since, size
+from tracetool.foreign import printable
+from tracetool.report.words import counted, duration, hexadecimal, listed, since, size
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=())))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final, ParamSpec
 import typer
 
 from tracetool import __version__
+from tracetool.foreign import printable
 from tracetool_parsers.sniff import Format as InputFormat
 
 if TYPE_CHECKING:
@@ -100,8 +101,7 @@ def verb(function: Callable[P, None]) -> Callable[P, None]:
 
 
 def _say(text: str) -> None:
-    printable = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-    typer.echo(printable.encode(errors="backslashreplace").decode(), err=True)
+    typer.echo(printable(text).encode(errors="backslashreplace").decode(), err=True)
 
 
 @functools.cache

@@ -126,6 +126,6 @@ def _perfetto(trace: Trace, output: str, policies: list[Policy], families: int |
 
 
 def _left_out(written: Written) -> list[str]:
-    from tracetool.report.words import printable
+    from tracetool.foreign import printable
 
     return [printable(f"left out: {text}") for text in written.left_out]

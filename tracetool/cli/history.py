@@ -60,7 +60,7 @@ def run(
 
 
 def _told(frame: pl.DataFrame) -> str:
-    from tracetool.report.words import printable
+    from tracetool.foreign import printable
 
     start = next((ts for ts in frame["ts"].to_list() if ts is not None), 0)
     lines = [f"from {start} ns of the trace's clock:"]

@@ -60,7 +60,7 @@ def _object(raw: RawTrace, losses: Sequence[Loss]) -> dict[str, Any]:
 
 
 def _metadata(raw: RawTrace) -> list[str]:
-    from tracetool.report.words import printable
+    from tracetool.foreign import printable
 
     counts = raw.counts()
     first, last = raw.span() or (0, 0)
@@ -81,7 +81,7 @@ def _metadata(raw: RawTrace) -> list[str]:
 
 
 def _events(raw: RawTrace) -> list[str]:
-    from tracetool.report.words import printable
+    from tracetool.foreign import printable
 
     counts = sorted(raw.counts().items(), key=lambda item: (-item[1], item[0]))
     width = max((len(str(number)) for _, number in counts), default=0)

@@ -118,7 +118,7 @@ def _flat(frame: pl.DataFrame) -> pl.DataFrame:
 
 def _text(frame: pl.DataFrame, rows: int | None) -> str:
     """Columns side by side, numbers to the right; foreign control characters as escapes."""
-    from tracetool.report.words import printable
+    from tracetool.foreign import printable
 
     shown = frame.head(TEXT_ROWS)
     columns = []

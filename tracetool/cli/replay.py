@@ -90,7 +90,7 @@ def run(
             with unread():
                 outputs.write(recorded, analysis, redact, force)
     if bisecting:
-        from tracetool.report.words import printable
+        from tracetool.foreign import printable
 
         typer.echo(printable(why), err=True)
         raise typer.Exit(code)

@@ -1,7 +1,6 @@
 """Costs: how many copies a policy makes, what they cost beyond the policy that shares the most, and how many page frames are in use.
 
-Times are assumed, not measured: the default price of one more copy is the difference between a COW fault that copies 4 KiB and one that
-reuses, on Linux 6.18 in a virtual machine with nested paging on an AMD EPYC: 2.9 us against 0.9 us.
+Times are assumed, not measured: one more copy costs what the shipped cost table says (`prices.Prices.extra_copy`).
 """
 
 from __future__ import annotations
@@ -11,14 +10,13 @@ from typing import Final
 
 import polars as pl
 
+from tracetool.costs import prices
 from tracetool.costs.memory import memory
 from tracetool.replay import Replay
 from tracetool.schema import PAGE_SIZE
 
 #: The policy against which every other is priced.
 SHARES_MOST: Final = "mapcount"
-#: What one copy costs more than writing in place, in ns.
-EXTRA_COPY_NS: Final = 2_000
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class Cost:
     def beyond(self, than: Cost) -> tuple[int, int, int]:
         """Copies, bytes and ns (assumed) beyond those of another replay of the same trace; negative where it copies less."""
         copies = self.copied_pages - than.copied_pages
-        return copies, copies * PAGE_SIZE, copies * EXTRA_COPY_NS
+        return copies, copies * PAGE_SIZE, round(copies * prices.load(None).extra_copy.value_ns)
 
 
 def cost(replay: Replay) -> Cost:

@@ -62,16 +62,17 @@ def _shared(replay: Replay, child: Ints) -> Ints:
 def _mapped(replay: Replay, parent: Ints, at: Ints) -> Ints:
     """How many pages each parent mapped just before it forked."""
     stays = replay.stay_rows[replay.stay_rows[:, k.S_PAGE] >= 0]
-    mm = replay.history.places[stays[:, k.S_PLACE], k.L_MM]
-    end = np.where(stays[:, k.S_TO] < 0, len(replay.history.events), stays[:, k.S_TO])
-    mapped = np.zeros(len(at), np.int64)
-    for space in np.unique(parent):
-        own = mm == space
-        which = parent == space
-        begun = np.searchsorted(np.sort(stays[own, k.S_FROM]), at[which], side="left")
-        ended = np.searchsorted(np.sort(end[own]), at[which], side="left")
-        mapped[which] = begun - ended
-    return mapped
+    mm = replay.history.places[stays[:, k.S_PLACE], k.L_MM].astype(np.int64)
+    last = len(replay.history.events)
+    end = np.where(stays[:, k.S_TO] < 0, last, stays[:, k.S_TO])
+
+    def before(moments: Ints) -> Ints:
+        """How many of the moments lie before the fork, in its parent's or an address space of a lower number."""
+        width = last + 2  # from -1, older than the trace, to the end
+        return np.searchsorted(np.sort(mm * width + moments), parent.astype(np.int64) * width + at, side="left")
+
+    # Stays of lower address spaces count in both, and cancel out.
+    return before(stays[:, k.S_FROM]) - before(end)
 
 
 def fork_of(decisions: pl.DataFrame, table: pl.DataFrame) -> pl.Series:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 import polars as pl
 
 from tracetool import schema
-from tracetool.costs.counts import EXTRA_COPY_NS, SHARES_MOST, Cost, cost
+from tracetool.costs import prices
+from tracetool.costs.counts import SHARES_MOST, Cost, cost
 from tracetool.policies import POLICIES
 from tracetool.replay import OBSERVED, Replay
 
@@ -42,7 +43,7 @@ def _of_observed(policies: Sequence[Any], replays: Mapping[str, Replay]) -> dict
     unasked = replay.undetermined.filter(pl.col("decision").is_in(list(_COPIES)))["pages"].sum()
     extra = own.copied_pages - base.copied_pages - int(unasked)
     priced = next((each for each in policies if each.extra_copies), None)
-    price = priced.extra_ns / priced.extra_copies if priced else EXTRA_COPY_NS
+    price = priced.extra_ns / priced.extra_copies if priced else prices.load(None).extra_copy.value_ns
     return {
         "extra_copies": extra,
         "extra_bytes": extra * schema.PAGE_SIZE,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tracetool.policies.facts import Page, Policy, SwapIn, SwapInDecision, Verdict, copy, reuse
-from tracetool.policies.page_count import fork, gup
+from tracetool.policies.page_count import fork, gup, incidental
 
 
 def write_fault(page: Page) -> Verdict:
@@ -19,16 +19,8 @@ def write_fault(page: Page) -> Verdict:
 
 
 def held(page: Page) -> Verdict | None:
-    """What still holds a page that no other entry refers to."""
-    if page.ksm:
-        return copy("ksm")
-    if page.referenced:
-        return copy("reference")
-    if page.large:
-        return copy("large-page") if page.neighbours or page.another_mm else None
-    if page.lru_batch_elsewhere:
-        return copy("lru-batch")
-    return copy("unmapping") if page.unmapping else None
+    """What still holds a page that no other entry refers to: `page-count`'s answer once swap cache and this CPU's LRU batch are left."""
+    return incidental(page._replace(swap_cached=False, lru_batch=False))
 
 
 def huge_write_fault(page: Page) -> Verdict:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from tracetool.analysis import Analysis, Verdict
+from tracetool.foreign import printable
 from tracetool.report import summary
 from tracetool.report.neighbours import Neighbours, neighbours, together
-from tracetool.report.words import counted, printable
+from tracetool.report.words import counted
 
 if TYPE_CHECKING:
     import polars as pl

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from tracetool.report.words import duration, printable, size
+from tracetool.foreign import printable
+from tracetool.report.words import duration, size
 
 if TYPE_CHECKING:
     import polars as pl

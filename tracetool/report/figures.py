@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from tracetool.analysis import Held, Stay, Step, Story
+from tracetool.foreign import printable
 from tracetool.report.geometry import (
     BARS_SHOWN,
     LANES_SHOWN,
@@ -29,7 +30,6 @@ from tracetool.report.geometry import (
     lanes,
 )  # fmt: skip
 from tracetool.report.storyline import Danger, danger_of, page_names
-from tracetool.report.words import printable
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -14,10 +14,11 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final, get_args
 
 from tracetool.analysis import Analysis, Step, Story
+from tracetool.foreign import printable
 from tracetool.report import figures, storyline, summary
 from tracetool.report.geometry import STEPS_SHOWN, Spacing, spacing
 from tracetool.report.redact import redacted
-from tracetool.report.words import counted, duration, hexadecimal, printable, since, size
+from tracetool.report.words import counted, duration, hexadecimal, since, size
 
 if TYPE_CHECKING:
     from jinja2 import Environment

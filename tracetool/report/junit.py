@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from tracetool import __version__
 from tracetool.analysis import Analysis
+from tracetool.foreign import printable
 from tracetool.report import summary
 from tracetool.report.cases import Case, suites
-from tracetool.report.words import printable
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from typing import Final
 
 from tracetool.analysis import Analysis
+from tracetool.foreign import printable
 from tracetool.report import summary
 from tracetool.report.cases import Case, suites
-from tracetool.report.words import printable
 
 VERSION: Final = "KTAP version 1"
 #: Two spaces a level, as ktap.rst asks.

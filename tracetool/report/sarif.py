@@ -12,8 +12,8 @@ from urllib.parse import quote
 
 from tracetool import __version__
 from tracetool.analysis import Analysis
+from tracetool.foreign import printable
 from tracetool.report import summary
-from tracetool.report.words import printable
 from tracetool.rules import RULES, Rule
 from tracetool.schema import FINDINGS
 

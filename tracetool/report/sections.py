@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from tracetool.report.words import printable
+from tracetool.foreign import printable
 
 DEFAULT_WIDTH: Final = 80
 #: Wrapped text keeps at least so many columns, whatever stands before it.

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import polars as pl
 
+from tracetool.foreign import printable
 from tracetool.report.sections import DEFAULT_WIDTH, Row, Section, lines
-from tracetool.report.words import printable
 from tracetool.schema import FINDINGS, HISTORY, OWNERSHIP, REFERENCES, SCHEMA_VERSION
 from tracetool.suspecting import Suspicion
 

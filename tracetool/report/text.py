@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from tracetool.analysis import Analysis, Step, Story
+from tracetool.foreign import printable
 from tracetool.outcomes import OLDER
 from tracetool.report import storyline, summary
 from tracetool.report.neighbours import Neighbours, neighbours, together
-from tracetool.report.words import counted, duration, hexadecimal, printable, since, size
+from tracetool.report.words import counted, duration, hexadecimal, since, size
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -9,17 +9,6 @@ _TIMES: Final = (("s", 1_000_000_000), ("ms", 1_000_000), ("µs", 1_000))
 _SIZES: Final = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
-def printable(text: str) -> str:
-    r"""`text` with control, direction-changing and undecodable characters as escapes.
-
-    >>> printable("a\x1b[2Jb")
-    'a\\x1b[2Jb'
-    """
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
-
-
 def duration(ns: int) -> str:
     """A length of time in three digits: 2000 ns are `2.00 µs`."""
     for unit, scale in _TIMES:
