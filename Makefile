@@ -9,14 +9,14 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	$$p -c '$(SUITABLE)' 2>/dev/null && echo $$p && break; done)
 # The oldest Python that is supported goes with the oldest dependencies.
 LOWEST_PYTHON ?= python3.11
-# A worker a core: one alone takes about ten minutes.
-PYTEST_ARGS ?= -n auto
+# A worker a core: one alone takes about ten minutes. The browser wants a core of its own, and a target.
+PYTEST_ARGS ?= -n auto --ignore=tests/browser
 # How long `fuzz` takes for each format, and for each again with atheris. What breaks a promise is kept in build/crashes.
 SECONDS ?= 60
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-checked lint format bench fuzz test-lowest clean
+.PHONY: help demo test test-checked test-browser lint format bench fuzz test-lowest clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -31,6 +31,9 @@ test: $(VENV)/.installed-tools ## run all tests
 
 test-checked: $(VENV)/.installed-tools ## tests of the replay, compiled with every index tested, also in what is guarded
 	@TRACETOOL_LOOPS=checked TRACETOOL_MODEL_EXAMPLES=50 $(BIN)/python -m pytest $(PYTEST_ARGS) tests/engine tests/parsers/test_gather.py
+
+test-browser: $(VENV)/.installed-browser ## look at the HTML report in chromium; without one the tests skip
+	@$(BIN)/python -m pytest tests/browser
 
 lint: $(VENV)/.installed-tools ## check style, format, types and layering
 	$(BIN)/ruff check $(SOURCES)
@@ -69,6 +72,10 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 
 $(VENV)/.installed-tools: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,lint]'
+	@touch $(VENV)/.installed $@
+
+$(VENV)/.installed-browser: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,browser]'
 	@touch $(VENV)/.installed $@
 
 $(VENV)/.installed-fuzz: pyproject.toml | $(BIN)/python

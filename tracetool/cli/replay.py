@@ -148,10 +148,11 @@ class Outputs:
     def write(self, trace: Trace, analysis: Analysis, redact: bool, force: bool) -> None:
         """Write what was asked for, and say where on stderr; the report itself last, unless JSON takes its place."""
         if self.html:
-            from tracetool.report import html
+            from tracetool.report import details, html
 
             command = shlex.join(["tracetool", *sys.argv[1:]])
-            Path(self.html).write_text(html.render(analysis, command, redact=redact), encoding="utf-8")
+            rendered = html.render(analysis, command, redact=redact, details=details.gather(trace, analysis))
+            Path(self.html).write_text(rendered, encoding="utf-8")
             typer.echo(f"report written to {self.html}", err=True)
         if self.out:
             _write_tables(trace, analysis, Path(self.out))

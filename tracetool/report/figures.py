@@ -6,11 +6,8 @@ Colours are CSS variables (`var(--ink)`): the page resolves them when it draws, 
 from __future__ import annotations
 
 import html
-import json
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
-
-import numpy as np
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
 
 from tracetool.analysis import Held, Stay, Step, Story
 from tracetool.foreign import printable
@@ -29,12 +26,7 @@ from tracetool.report.geometry import (
     axis,
     lanes,
 )  # fmt: skip
-from tracetool.report.storyline import Danger, danger_of, page_names
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
-COLOURS: Final = 8
+from tracetool.report.storyline import COLOURS, Danger, danger_of, page_names
 
 _ROW_PIXELS: Final = 44
 # More would hide each other; the steps name every one.
@@ -48,26 +40,21 @@ def picture(story: Story, stories: Sequence[Story], unsafe: Sequence[Danger], ki
 
     At most BARS_SHOWN bars, STEPS_SHOWN marks and LANES_SHOWN lanes are drawn: see `left_out`.
     """
-    import plotly.graph_objects as go
-
     along = axis(stories, kind)
     places, height = lanes(story)
     stays = [stay for stay in story.stays[:BARS_SHOWN] if stay.owner in places]
     held = [one for one in story.references[: BARS_SHOWN - len(stays)] if one.owner in places]
     depths = _depths(held, places)
-    figure = go.Figure(layout=_layout(along, height))
+    traces: list[dict[str, Any]] = []
     for i, page in enumerate(page_names(stories)):
         if bars := [stay for stay in stays if stay.page == page]:
-            figure.add_trace(_stay_bars(bars, i % COLOURS, places, along))
+            traces.append(_stay_bars(bars, i % COLOURS, places, along))
         if found := [pair for pair in zip(held, depths, strict=True) if pair[0].page == page]:
-            figure.add_trace(_reference_bars(found, i % COLOURS, along))
+            traces.append(_reference_bars(found, i % COLOURS, along))
     steps = [(number, step) for number, step in enumerate(story.steps[:STEPS_SHOWN], 1) if step.owner in places]
-    for trace in _marks(steps, places, along, unsafe):
-        figure.add_trace(trace)
+    traces += _marks(steps, places, along, unsafe)
     notes = [*_titles(story, places), *_labels(held, depths, along), *_forks(story, stays, places, along), *_warnings(unsafe, along)]
-    figure.update_layout(annotations=notes, shapes=_bands(unsafe, along))
-    values: dict[str, Any] = json.loads(figure.to_json())
-    return values
+    return {"data": traces, "layout": {**_layout(along, height), "annotations": notes, "shapes": _bands(unsafe, along)}}
 
 
 def left_out(story: Story) -> str:
@@ -84,58 +71,53 @@ def _depths(held: Sequence[Held], places: dict[str, Lane]) -> list[float]:
     return [places[one.owner].top + REFERENCES + REFERENCE_ROW * next(rows[one.owner]) for one in held]
 
 
-def _stay_bars(bars: Sequence[Stay], colour: int, places: dict[str, Lane], along: Axis) -> go.Bar:
-    import plotly.graph_objects as go
-
+def _stay_bars(bars: Sequence[Stay], colour: int, places: dict[str, Lane], along: Axis) -> dict[str, Any]:
     begin, length = along.extent(bars)
-    return go.Bar(
-        orientation="h", base=begin, x=length, y=np.array([-places[bar.owner].top - STAYS for bar in bars]), width=0.62,
-        text=[_shown(bar.page) for bar in bars], textposition="inside", insidetextanchor="middle", textangle=0,
-        textfont={"color": f"var(--on-page-{colour})", "size": 15},
+    return {
+        "type": "bar", "orientation": "h", "base": _short(begin), "x": _short(length), "width": 0.62,
+        "y": [round(-places[bar.owner].top - STAYS, 3) for bar in bars],
+        "text": [_shown(bar.page) for bar in bars], "textposition": "inside", "insidetextanchor": "middle", "textangle": 0,
+        "textfont": {"color": f"var(--on-page-{colour})", "size": 15},
         # Outlines would cover bars of a pixel or two.
-        marker={"color": f"var(--page-{colour})", "line": {"color": "var(--ink)", "width": 1 if len(bars) < 100 else 0}},
-        hoverinfo="text",
-        hovertext=[f"{_shown(b.owner)} maps {_shown(b.page)}<br>began: {_shown(b.began)}, ended: {_shown(b.ended)}" for b in bars],
-    )  # fmt: skip
+        "marker": {"color": f"var(--page-{colour})", "line": {"color": "var(--ink)", "width": 1 if len(bars) < 100 else 0}},
+        "hoverinfo": "text",
+        "hovertext": [f"{_shown(b.owner)} maps {_shown(b.page)}<br>began: {_shown(b.began)}, ended: {_shown(b.ended)}" for b in bars],
+    }  # fmt: skip
 
 
-def _reference_bars(found: Sequence[tuple[Held, float]], colour: int, along: Axis) -> go.Bar:
-    import plotly.graph_objects as go
-
+def _reference_bars(found: Sequence[tuple[Held, float]], colour: int, along: Axis) -> dict[str, Any]:
     held = [one for one, _ in found]
     begin, length = along.extent(held)
     # Hatched: whoever holds a reference reaches the page past every page table.
     fill = f"var(--page-{colour})"
     pattern = {"shape": "/", "fillmode": "replace", "fgcolor": fill, "bgcolor": "var(--paper)", "size": 7, "solidity": 0.5}
-    return go.Bar(
-        orientation="h", base=begin, x=length, y=np.array([-depth for _, depth in found]), width=0.26,
-        marker={"color": fill, "line": {"color": "var(--ink)", "width": 1}, "pattern": pattern},
-        hoverinfo="text", hovertext=[f"{_reaches(one)}<br>{_shown(one.kind)}; end: {_shown(one.released)}" for one in held],
-    )  # fmt: skip
+    return {
+        "type": "bar", "orientation": "h", "base": _short(begin), "x": _short(length), "width": 0.26,
+        "y": [round(-depth, 3) for _, depth in found],
+        "marker": {"color": fill, "line": {"color": "var(--ink)", "width": 1}, "pattern": pattern},
+        "hoverinfo": "text", "hovertext": [f"{_reaches(one)}<br>{_shown(one.kind)}; end: {_shown(one.released)}" for one in held],
+    }  # fmt: skip
 
 
-def _marks(
-    steps: Sequence[tuple[int, Step]], places: dict[str, Lane], along: Axis, unsafe: Sequence[Danger]
-) -> tuple[go.Scatter, go.Scatter]:
-    import plotly.graph_objects as go
-
-    x = along.place([step.ts for _, step in steps])
-    y = np.array([-places[step.owner].top - MARKS for _, step in steps], np.float64)
+def _marks(steps: Sequence[tuple[int, Step]], places: dict[str, Lane], along: Axis, unsafe: Sequence[Danger]) -> list[dict[str, Any]]:
+    x = _short(along.place([step.ts for _, step in steps]))
+    y = [round(-places[step.owner].top - MARKS, 3) for _, step in steps]
     bad = [danger_of(step, unsafe) is not None for _, step in steps]
     symbols = ["octagon" if b else _SYMBOLS.get(step.act, "circle") for b, (_, step) in zip(bad, steps, strict=True)]
     fill = ["var(--danger)" if b else "var(--paper)" for b in bad]
-    numbers = go.Scatter(
-        x=x, y=y, mode="markers+text", text=[str(number) for number, _ in steps], cliponaxis=False,
-        textfont={"size": 12, "color": ["var(--on-danger)" if b else "var(--ink)" for b in bad]},
-        marker={"size": 22, "symbol": symbols, "color": fill, "line": {"color": "var(--ink)", "width": 1.2}, "opacity": 1},
-        hoverinfo="text", hovertext=[_shown(step.text) for _, step in steps],
-    )  # fmt: skip
+    numbers = {
+        "type": "scatter", "x": x, "y": y, "mode": "markers+text", "text": [str(number) for number, _ in steps], "cliponaxis": False,
+        "textfont": {"size": 12, "color": ["var(--on-danger)" if b else "var(--ink)" for b in bad]},
+        "marker": {"size": 22, "symbol": symbols, "color": fill, "line": {"color": "var(--ink)", "width": 1.2}, "opacity": 1},
+        "hoverinfo": "text", "hovertext": [_shown(step.text) for _, step in steps],
+    }  # fmt: skip
     # A trace of its own, so that a narrow page can leave the words out.
-    words = go.Scatter(
-        x=x, y=y + 0.42, mode="text", text=[_shown(step.act) for _, step in steps], textfont={"size": 12, "color": "var(--soft)"},
-        hoverinfo="skip", meta="words", cliponaxis=False,
-    )  # fmt: skip
-    return numbers, words
+    words = {
+        "type": "scatter", "x": x, "y": [round(each + 0.42, 3) for each in y], "mode": "text",
+        "text": [_shown(step.act) for _, step in steps], "textfont": {"size": 12, "color": "var(--soft)"},
+        "hoverinfo": "skip", "meta": "words", "cliponaxis": False,
+    }  # fmt: skip
+    return [numbers, words]
 
 
 def _titles(story: Story, places: dict[str, Lane]) -> list[dict[str, Any]]:
@@ -199,6 +181,11 @@ def _bands(unsafe: Sequence[Danger], along: Axis) -> list[dict[str, Any]]:
 
 def _note(text: str, size: int, colour: str = "var(--ink)", **where: Any) -> dict[str, Any]:
     return {"text": text, "showarrow": False, "font": {"size": size, "color": colour}, **where}
+
+
+def _short(places: Iterable[float]) -> list[float]:
+    # A picture is some thousand pixels wide.
+    return [round(float(place), 6) for place in places]
 
 
 def _reaches(one: Held) -> str:

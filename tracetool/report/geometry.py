@@ -19,7 +19,9 @@ Spacing = Literal["time", "steps"]
 
 BARS_SHOWN: Final = 2000
 LANES_SHOWN: Final = 40
-STEPS_SHOWN: Final = 500
+STEPS_SHOWN: Final = 200
+#: Times beneath a picture step by step.
+TICKS_SHOWN: Final = 16
 
 # Heights in rows: a lane is its title, the marks, the bar of stays, then a bar and a label for each row of references.
 TITLE: Final = 0.25
@@ -78,11 +80,12 @@ def axis(stories: Sequence[Story], kind: Spacing) -> Axis:
     times = sorted({first, *(step.ts for story in stories for step in story.steps)})
     known = _relative([*times, max(end, times[-1] + 1)], first)
     places = np.arange(len(known), dtype=np.float64)
+    apart = -(-len(times) // TICKS_SHOWN)
     layout = {
         "title": {"text": f"{title} (not to scale)"},
         "range": [-0.3, len(known) - 1.0],
-        "tickvals": list(range(len(times))),
-        "ticktext": [since(ts - first, last - first).removesuffix(f" {unit}") for ts in times],
+        "tickvals": list(range(0, len(times), apart)),
+        "ticktext": [since(ts - first, last - first).removesuffix(f" {unit}") for ts in times[::apart]],
     }
     return Axis(lambda ts: np.interp(_relative(ts, first), known, places), end, layout)
 

@@ -8,6 +8,9 @@ from typing import Final
 
 from tracetool.analysis import Analysis, Held, Stay, Step, Story
 
+#: Colours that pages can have; more pages begin again with the first.
+COLOURS: Final = 8
+
 _FOLLOWING: Final = frozenset({"unmap", "exit", "release"})
 _ENDANGERING: Final = frozenset({"fork", "reference", "copy", "reuse", "swap"})
 

@@ -1,120 +1,131 @@
-"use strict";
-(() => {
-  const $ = (selector, from = document) => Array.from(from.querySelectorAll(selector));
+// Begins everything: tables at once, pictures as soon as they are unpacked.
 
-  // --- the picture ---
+const buttons = [["pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]];
+const overTime = [["select2d", "zoom2d", "pan2d", "resetScale2d"]];
+const narrow = (plot) => plot.clientWidth < 600 * (parseFloat(getComputedStyle(document.documentElement).fontSize) / 16);
+const printing = () => "print" in document.documentElement.dataset;
 
-  const figures = document.getElementById("figures");
-  const plot = document.getElementById("plot");
-  const status = document.getElementById("plot-status");
-  const drawings = figures ? JSON.parse(figures.textContent) : [];
-  const chosen = (name) => document.querySelector(`input[name="${name}"]:checked`).value;
+function drawn(plot, figure, modeBarButtons) {
+  const { data, layout } = resolved(figure, getComputedStyle(document.documentElement));
+  if (printing()) layout.width = Math.min(plot.clientWidth, 660);
+  return window.Plotly.react(plot, data, layout, { displaylogo: false, modeBarButtons, responsive: !printing() });
+}
 
-  // plotly knows no CSS variables: each `var(--x)` becomes its value of this moment, and sizes follow the text of the document.
-  const sizes = new Set(["size", "height", "l", "r", "t", "b"]);
-  function resolved(value, style, key = "") {
-    if (typeof value === "string") {
-      const found = /^var\((--[\w-]+)\)$/.exec(value);
-      return found ? style.getPropertyValue(found[1]).trim() : value;
-    }
-    if (typeof value === "number") return sizes.has(key) ? value * (parseFloat(style.fontSize) / 16) : value;
-    if (Array.isArray(value)) return value.map((each) => resolved(each, style));
-    if (value && typeof value === "object") {
-      return Object.fromEntries(Object.entries(value).map(([name, each]) => [name, resolved(each, style, name)]));
-    }
-    return value;
-  }
-
-  const buttons = [["pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]];
-
-  function draw() {
-    if (!window.Plotly) return undefined;
-    const figure = resolved(drawings[chosen("policy")][chosen("spacing")], getComputedStyle(document.documentElement));
-    const wide = plot.clientWidth >= 600;
-    figure.data.forEach((trace) => { if (trace.meta === "words") trace.visible = wide; });
-    return window.Plotly.react(plot, figure.data, figure.layout, { displaylogo: false, modeBarButtons: buttons, responsive: true });
-  }
-
-  function choose() {
-    $(".story").forEach((story) => { story.hidden = story.dataset.story !== chosen("policy"); });
-    draw();
-  }
-
-  async function unpack() {
-    const packed = Uint8Array.from(atob(document.getElementById("bundle").textContent), (c) => c.charCodeAt(0));
-    const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
-    const script = document.createElement("script");
-    script.textContent = await new Response(stream).text();
-    document.head.append(script);
-  }
-
-  function follow() {
-    let wide = plot.clientWidth >= 600;
-    window.addEventListener("resize", () => {
-      if (wide !== (plot.clientWidth >= 600)) { wide = !wide; draw(); }
-    });
-    window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
-    window.addEventListener("beforeprint", () => { document.documentElement.dataset.print = ""; draw(); });
-    window.addEventListener("afterprint", () => { delete document.documentElement.dataset.print; draw(); });
-  }
-
-  if (drawings.length) {
-    $(".controls").forEach((each) => { each.hidden = false; });
-    $(".controls input").forEach((each) => each.addEventListener("change", choose));
-    choose();
-    status.textContent = "Drawing…";
-    unpack().then(draw).then(() => { status.hidden = true; follow(); }, (error) => {
-      status.textContent = `The picture could not be drawn (${error.message}); the steps say the same in words.`;
-    });
-  }
-
-  // --- tables ---
-
-  function key(row, column) {
-    const cell = row.cells[column];
-    const text = cell.dataset.sort ?? cell.textContent.trim();
-    const number = Number(text);
-    return text === "" ? null : Number.isNaN(number) ? text : number;
-  }
-
-  function compare(a, b) {
-    // What is not known comes last.
-    if (a === null || b === null) return (a === null) - (b === null);
-    return typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), undefined, { numeric: true });
-  }
-
-  function sort(table, header) {
-    const down = header.getAttribute("aria-sort") === "ascending";
-    const body = table.tBodies[0];
-    const rows = Array.from(body.rows).sort((a, b) => {
-      const [x, y] = [key(a, header.cellIndex), key(b, header.cellIndex)];
-      return down && x !== null && y !== null ? compare(y, x) : compare(x, y);
-    });
-    $("th[aria-sort]", table.tHead).forEach((each) => each.removeAttribute("aria-sort"));
-    header.setAttribute("aria-sort", down ? "descending" : "ascending");
-    body.append(...rows);
-  }
-
-  $("table.sortable").forEach((table) => {
-    Array.from(table.tHead.rows[0].cells).forEach((header) => {
-      const button = document.createElement("button");
-      button.type = "button";
-      button.textContent = header.textContent;
-      button.addEventListener("click", () => sort(table, header));
-      header.replaceChildren(button);
-    });
+// Leaves out the words that would lie over the one before them.
+function spaced(trace, [left, right], width) {
+  const last = new Map();
+  const letter = 0.6 * trace.textfont.size * (parseFloat(getComputedStyle(document.documentElement).fontSize) / 16);
+  trace.text = trace.text.map((text, i) => {
+    const half = (text.length * letter) / 2;
+    const x = ((trace.x[i] - left) / (right - left)) * width;
+    if (x - half < (last.get(trace.y[i]) ?? -Infinity)) return "";
+    last.set(trace.y[i], x + half + letter);
+    return text;
   });
+}
 
-  $("input[data-filters]").forEach((input) => {
-    const rows = Array.from(document.getElementById(input.dataset.filters).tBodies[0].rows);
-    const count = document.querySelector(`[data-counts="${input.dataset.filters}"]`);
-    const whole = count.textContent;
-    input.closest("p").hidden = false;
-    input.addEventListener("input", () => {
-      const wanted = input.value.toLowerCase();
-      rows.forEach((row) => { row.hidden = !row.textContent.toLowerCase().includes(wanted); });
-      const shown = rows.filter((row) => !row.hidden).length;
-      count.textContent = wanted ? `Showing ${shown} of ${rows.length} rows.` : whole;
-    });
+function lineage(model, plot) {
+  const story = storyOf(model);
+  const figure = structuredClone(model.families.figures[story.figures[selection.spacing]]);
+  figure.data.filter((trace) => trace.meta === "words").forEach((trace) => spaced(trace, figure.layout.xaxis.range, plot.clientWidth));
+  return drawn(plot, figure, buttons);
+}
+
+function picksTime(plot) {
+  plot.on("plotly_selected", (event) => {
+    const range = event?.range?.x;
+    if (range) select({ from: Math.max(Math.min(...range), 0), to: Math.max(...range) });
   });
-})();
+}
+
+function picksPoints(model) {
+  find("#plot-map").on("plotly_click", ({ points: [point] }) => {
+    const points = model.points[model.replays[selection.policy].points];
+    const i = point.customdata;
+    const page = { low: points.v[i], high: points.w[i] };
+    select({ page, ...familyOf(model, page) });
+  });
+  find("#plot-reasons").on("plotly_click", ({ points: [point] }) => select({ policy: point.pointNumber }));
+  find("#plot-forks").on("plotly_click", ({ points: [point] }) => {
+    const i = point.pointNumber;
+    const process = model.pids.indexOf(model.forks.pids[i][1]);
+    select({ process: process < 0 ? null : process, from: model.forks.from[i], to: model.forks.to[i] });
+  });
+  ["#plot-map", "#plot-memory", "#plot-forks"].forEach((name) => picksTime(find(name)));
+}
+
+async function pictures() {
+  const status = find("#plot-status");
+  const bundle = unpacked("bundle");
+  const model = JSON.parse(await unpacked("model"));
+  const charts = model.replays ? Object.entries(CHARTS).map(([name, chart]) => [find(`#plot-${name}`), chart]) : [];
+  const plot = model.families.all.length ? find("#plot") : null;
+  model.policies = (model.replays ?? model.families.all[0].stories).map((each) => each.name ?? each.policy);
+  if (plot) {
+    const [first] = model.families.all;
+    selection.policy = Math.max(model.policies.indexOf(first.stories[first.shown].policy), 0);
+    selection.spacing = first.spacing;
+  }
+  if (model.replays) {
+    selectionForm(model, model.policies);
+    pickable(model, model.policies);
+    followFindings(model, model.policies);
+  }
+  if (plot) {
+    storyForm(model);
+    find(".stories").classList.add("told-above");
+    find("#told").hidden = plot.hidden = false;
+  }
+  if (status) status.textContent = "Drawing…";
+  select({});
+
+  const script = document.createElement("script");
+  script.textContent = await bundle;
+  document.head.append(script);
+  const draws = [
+    ...(plot ? [() => lineage(model, plot)] : []),
+    ...charts.map(([element, chart]) => () => drawn(element, chart(model, selection, { narrow: narrow(element) }), chart === reasonsChart || chart === timesChart ? buttons : overTime)),
+  ];
+  const drawAll = () => draws.forEach((draw) => draw());
+  for (const draw of draws) {
+    await draw();
+    if (status) status.hidden = true;
+    await breath();
+  }
+  if (charts.length) picksPoints(model);
+  // Many changes in one go are one drawing.
+  let waiting = false;
+  followers.push(() => {
+    if (waiting) return;
+    waiting = true;
+    requestAnimationFrame(() => { waiting = false; drawAll(); });
+  });
+  follow(drawAll);
+}
+
+function follow(drawAll) {
+  const width = () => document.documentElement.clientWidth;
+  let [last, timer] = [width(), 0];
+  window.addEventListener("resize", () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => { if (width() !== last && !printing()) { last = width(); drawAll(); } }, 150);
+  });
+  window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+  window.addEventListener("beforeprint", () => { document.documentElement.dataset.print = ""; drawAll(); });
+  window.addEventListener("afterprint", () => { delete document.documentElement.dataset.print; drawAll(); });
+}
+
+filter.begin();
+findAll("table.sortable, table.findings").forEach(sortable);
+if (find("#model")) {
+  pictures().then(
+    () => { document.documentElement.dataset.drawn = ""; },
+    (error) => {
+      findAll("#plot-status").forEach((status) => {
+        status.hidden = false;
+        status.textContent = `The pictures could not be drawn (${error.message}); the steps and tables say the same in words.`;
+      });
+      document.documentElement.dataset.failed = error.message;
+    },
+  );
+}
