@@ -151,7 +151,8 @@ class Analysis:
 
     `observed` counts by decision (keys: cow_faults, copies, reuses, early_copies, zero_fills, unshares, splits); `findings` is the table
     of that name; `stories` holds for the most telling page family one story a policy, `observed` first. Where findings were compared with
-    those of an earlier run, `known` says which, and `findings` and `verdicts` are about what is new.
+    those of an earlier run, `known` says which, and `findings` and `verdicts` are about what is new. `observed_peak`: the most page frames
+    at once as the traced kernel decided; None: not known.
 
     `findings` is a polars DataFrame (`schema.FINDINGS`), one row a page and cause: `id`, `rule`, `policy`, `certainty`, `severity`; `pid`,
     `comm` of the holder, `mm`, `address` (bytes), `pfn`, `page_id`; `from_ns`, the act that makes it unsafe, and `to_ns`, the end of the
@@ -179,6 +180,7 @@ class Analysis:
     replays: Mapping[str, Replay]
     known: Known | None = None
     kernel: Kernel | None = None
+    observed_peak: int | None = None
 
     @functools.cached_property
     def costs(self) -> pl.DataFrame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import polars as pl
@@ -15,8 +16,39 @@ from conftest import fixture_path
 MAIL = fixture_path("mail-6.1.dat")
 
 
-def test_the_terminal_tells_the_story_of_the_mail(capfd: pytest.CaptureFixture[str]) -> None:
+def test_one_screen_has_the_answer_the_worst_and_what_to_do_next(capfd: pytest.CaptureFixture[str]) -> None:
     out = run(capfd, "replay", MAIL).out
+    assert len(out.splitlines()) <= 40
+    assert max(len(line) for line in out.splitlines() if not line.startswith("  tracetool ")) <= 100
+    told = " ".join(out.split())
+    assert "1,258 events" in told
+    assert "mapcount would have been unsafe with the same accesses" in told
+    assert re.search(r"^mapcount +✖ defect +1 / 0 ", out, re.MULTILINE)
+    assert re.search(r"^exclusive +✔ clean +0 / 0 ", out, re.MULTILINE)
+    assert "✖ missed-cow-1@mapcount certain defect" in told
+    assert "\x1b" not in out
+
+
+def test_each_command_of_the_screen_runs(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = run(capfd, "replay", MAIL, "--policy", "mapcount").out
+    commands = [shlex.split(line, comments=True) for line in out.splitlines() if line.startswith("  tracetool ")]
+    assert [command[1] for command in commands] == ["explain", "replay", "replay", "history", "info"]
+    monkeypatch.chdir(tmp_path)
+    for command in commands:
+        assert run(capfd, *command[1:]).code == 0, command
+
+
+def test_a_single_policy_is_told_step_by_step_with_its_records(capfd: pytest.CaptureFixture[str]) -> None:
+    out = run(capfd, "replay", MAIL, "--policy", "mapcount").out
+    assert len(out.splitlines()) <= 40
+    told = " ".join(out.split())
+    assert "A takes a read reference to P0 (vmsplice). [gup_fast_done]" in told
+    assert re.search(r"B writes P0 in place: .* \[cow_fault\] <- UNSAFE \(missed-cow, certain\)", told)
+    assert "A's reference to P0 is released. [pipe_release]" in told
+
+
+def test_the_full_report_tells_the_story_of_the_mail(capfd: pytest.CaptureFixture[str]) -> None:
+    out = run(capfd, "replay", MAIL, "--full").out
     assert "A is cowlab 115, B is cowlab 116" in out
     story = out[out.index("observed:") :]
     for act in ("A takes a read reference to P0 (vmsplice)", "A writes: P0 is copied to P1", "B writes: P0 is copied to P2"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import shlex
 import sys
 from collections import Counter
@@ -65,6 +64,7 @@ def run(
         ),
     ] = None,
     redact: Annotated[bool, typer.Option("--redact", help="Leave names and frame numbers out of the HTML report.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Not one screen: all policies told, stories, findings with remedies.")] = False,
     force: ForceOption = False,
     input_format: InputFormatOption = None,
     strict: StrictOption = False,
@@ -73,7 +73,7 @@ def run(
 
     Example: tracetool replay trace.dat --policy page-count --html report.html
     """
-    outputs = Outputs(form, output, html, json, out)
+    outputs = Outputs(form, output, html, json, out, full)
     outputs.check_usage(redact)
     if fail_on is not None and bisect is not None:
         raise Unusable("--fail-on and --bisect exclude each other", hint="each of them sets the exit code")
@@ -119,9 +119,12 @@ class Outputs:
     html: str | None
     json: str | None
     out: str | None
+    full: bool = False
 
     def check_usage(self, redact: bool) -> None:
         """Raises Unusable for what makes no sense together."""
+        if self.full and self.form is not ReportFormat.text:
+            raise Unusable(f"--full is for the text, and {self.form.value} is whole", hint="leave it out")
         if redact and not self.html:
             raise Unusable("--redact is for the HTML report", hint="name it: --html FILE")
         if self.html == "-":
@@ -168,10 +171,14 @@ class Outputs:
 
     def _rendered(self, analysis: Analysis) -> str:
         if self.form is ReportFormat.text:
-            from tracetool.report import text
+            from tracetool.report import screen, terminal, text
 
-            color = self.report == "-" and sys.stdout.isatty() and "NO_COLOR" not in os.environ
-            return text.render(analysis, color=color)
+            shown = self.report == "-"
+            color = shown and terminal.is_colourful(sys.stdout)
+            if self.full:
+                return text.render(analysis, color=color)
+            width = terminal.width_of(sys.stdout) if shown else None
+            return screen.render(analysis, width, color, ascii_only=shown and not terminal.draws(sys.stdout))
         rendered: str = importlib.import_module(f"tracetool.report.{self.form.value}").render(analysis)
         return rendered
 

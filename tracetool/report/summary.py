@@ -56,6 +56,11 @@ def rows(analysis: Analysis) -> tuple[Row, ...]:
     return (first, *others)
 
 
+def peak_pages(analysis: Analysis, row: Row) -> int | None:
+    """The most page frames at once; None where it is not known."""
+    return row.result.peak_pages if row.result is not None else analysis.observed_peak
+
+
 def safety(analysis: Analysis, policy: str) -> Safety:
     """Defects of `policy`; `clean` only where no rule is inconclusive and at least one was judged."""
     defects = analysis.findings.filter(policy=policy, severity="defect")

@@ -1,8 +1,7 @@
-"""The report for a terminal: one screen of what was traced, what each policy costs and breaks, and why."""
+"""The long report for a terminal (`replay --full`): every policy's decisions, the stories, the findings with what avoids them."""
 
 from __future__ import annotations
 
-import io
 import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
@@ -12,10 +11,11 @@ from tracetool.foreign import printable
 from tracetool.outcomes import OLDER
 from tracetool.report import storyline, summary
 from tracetool.report.neighbours import Neighbours, neighbours, together
+from tracetool.report.terminal import STYLES, console, count, hanging, line, plain, written
 from tracetool.report.words import counted, duration, hexadecimal, since, size
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import RenderableType
     from rich.table import Table
     from rich.text import Text
 
@@ -26,7 +26,6 @@ TELLING_SHOWN: Final = 3
 MISSING_SHOWN: Final = 4
 DEFAULT_WIDTH: Final = 80
 
-_STYLES: Final = {"defect": "bold red", "possible": "yellow", "inconclusive": "yellow", "clean": "green"}
 _COLUMNS: Final = (
     "policy", "COW\nfaults", "copies", "re-\nuses", "early\ncopies", "un-\nshares", "extra\ncopies", "extra\nbytes", "extra\ntime",
     "defects",
@@ -38,33 +37,22 @@ def render(analysis: Analysis, width: int | None = None, color: bool = False) ->
 
     Strings of the trace are shown as text: control characters as escapes, never as commands to the terminal.
     """
-    console = _console(width or DEFAULT_WIDTH, color)
+    out = console(width or DEFAULT_WIDTH, color)
     for block in _blocks(analysis):
-        console.print(block)
-    for command in _next(analysis, console.width):
+        out.print(block)
+    for command in _next(analysis, out.width):
         # Commands are for copying: they are not folded.
-        console.print(command, soft_wrap=True)
-    written: str = console.file.getvalue()  # type: ignore[attr-defined]
-    return written if color else "\n".join(line.rstrip() for line in written.splitlines()) + "\n"
-
-
-def _console(width: int, color: bool) -> Console:
-    from rich.console import Console
-
-    # Height is given too: without it rich asks the terminal, and a dumb one overrules the width.
-    return Console(
-        file=io.StringIO(), width=width, height=50, force_terminal=color, no_color=not color, color_system="standard" if color else None,
-        markup=False, emoji=False, highlight=False, legacy_windows=False,
-    )  # fmt: skip
+        out.print(command, soft_wrap=True)
+    return written(out)
 
 
 def _blocks(analysis: Analysis) -> Iterator[RenderableType]:
     yield from _traced(analysis)
     empty = summary.why_empty(analysis)
     if empty:
-        yield _line(f"\n{empty}", "bold")
+        yield line(f"\n{empty}", "bold")
     else:
-        yield _line("")
+        yield line("")
         yield _policies(analysis)
         yield from _legend(analysis)
         yield from _checked(analysis)
@@ -79,10 +67,10 @@ def _traced(analysis: Analysis) -> Iterator[Text]:
         f"{trace.format}, kernel {trace.kernel or 'not named'}, {counted(trace.cpus, 'CPU')}, {counted(trace.events, 'event')} "
         f"in {duration(trace.to_ns - trace.from_ns)} (clock {trace.clock or 'not named'})"
     )
-    yield _line(trace.path, "bold")
-    yield _line(facts)
+    yield line(trace.path, "bold")
+    yield line(facts)
     lacks = summary.coverage(analysis)
-    yield _line(
+    yield line(
         f"Coverage: {'; '.join(lack.removesuffix('.') for lack in lacks)}." if lacks else "Coverage: no events lost.",
         "yellow" if lacks else "",
     )
@@ -100,15 +88,15 @@ def _policies(analysis: Analysis) -> Table:
         if row.result and row.result.extra_copies == 0:
             extra = ["0"] * 3
         elif row.result:
-            extra = [_count(row.result.extra_copies), size(row.result.extra_bytes), duration(row.result.extra_ns)]
-        defects = _text(_defects(row.safety), _STYLES[row.safety.standing])
-        table.add_row(_text(row.name), *map(_count, counts), *extra, defects)
+            extra = [count(row.result.extra_copies), size(row.result.extra_bytes), duration(row.result.extra_ns)]
+        defects = plain(_defects(row.safety), STYLES[row.safety.standing])
+        table.add_row(plain(row.name), *map(count, counts), *extra, defects)
     return table
 
 
 def _defects(safety: summary.Safety) -> str:
     if safety.certain or safety.possible:
-        return f"{_count(safety.certain)} / {_count(safety.possible)}"
+        return f"{count(safety.certain)} / {count(safety.possible)}"
     return {"clean": "none", "inconclusive": "unclear"}.get(safety.standing, "yes")
 
 
@@ -131,7 +119,7 @@ def _legend(analysis: Analysis) -> Iterator[Text]:
         shown = "; ".join(missing[:MISSING_SHOWN]) + (f" and {len(missing) - MISSING_SHOWN} more" if len(missing) > MISSING_SHOWN else "")
         told.append(f"unclear: the trace cannot tell{f'; it lacks {shown}' if missing else ''}.")
     if told:
-        yield _line(" ".join(told), "dim")
+        yield line(" ".join(told), "dim")
 
 
 def _kernel(analysis: Analysis) -> Iterator[RenderableType]:
@@ -139,22 +127,22 @@ def _kernel(analysis: Analysis) -> Iterator[RenderableType]:
     kernel = analysis.kernel
     if kernel is None or not kernel.agreement.faults:
         return
-    yield _line(f"The kernel's own policy: {printable(kernel.text)}.")
+    yield line(f"The kernel's own policy: {printable(kernel.text)}.")
     begin, length = analysis.trace.from_ns, analysis.trace.to_ns - analysis.trace.from_ns
     for each in kernel.told_by[:TELLING_SHOWN]:
         did = "copied" if each.copied else "wrote in place"
         told = f"told by: thread {each.tid} {did} at {each.address:#x} at {since(each.ts - begin, length)} ({each.because})"
-        yield _line(f"  {told}", "dim")
+        yield line(f"  {told}", "dim")
     for each in kernel.disagreements[:TELLING_SHOWN]:
         did = "copied" if each.copied else "wrote in place"
-        yield _line(f"  otherwise: thread {each.tid} {did} at {each.address:#x}: {each.because}", "yellow")
+        yield line(f"  otherwise: thread {each.tid} {did} at {each.address:#x}: {each.because}", "yellow")
     if len(kernel.disagreements) > TELLING_SHOWN:
-        yield _line(
+        yield line(
             f"  and {len(kernel.disagreements) - TELLING_SHOWN:,} more decisions that it would have made otherwise (--json)", "yellow"
         )
     if kernel.agreement.reasons:
-        reasons = "; ".join(f"{count:,}: {why}" for why, count in kernel.agreement.reasons.items())
-        yield _line(f"  not judged: {reasons}", "dim")
+        reasons = "; ".join(f"{number:,}: {why}" for why, number in kernel.agreement.reasons.items())
+        yield line(f"  not judged: {reasons}", "dim")
 
 
 def _checked(analysis: Analysis) -> Iterator[RenderableType]:
@@ -163,22 +151,22 @@ def _checked(analysis: Analysis) -> Iterator[RenderableType]:
     for policy in analysis.policies:
         names.setdefault(policy.checked_on or "not checked", []).append(policy.name)
     if names:
-        yield _line("Checked on real kernels:", "dim")
+        yield line("Checked on real kernels:", "dim")
     for checked, alike in names.items():
-        yield _hanging("  ", f"{', '.join(alike)}: {checked}", "dim")
+        yield hanging("  ", f"{', '.join(alike)}: {checked}", "dim")
 
 
 def _story(analysis: Analysis) -> Iterator[RenderableType]:
     if not analysis.stories:
         return
     first, *others = analysis.stories
-    yield _line(f"\n{first.title}", "bold")
-    yield _line(f"{storyline.owners(first)}; address {hexadecimal(first.address)}; {first.policy}:")
+    yield line(f"\n{first.title}", "bold")
+    yield line(f"{storyline.owners(first)}; address {hexadecimal(first.address)}; {first.policy}:")
     yield from _steps(first.steps, STEPS_SHOWN, analysis, first)
     yield _outcome(first, f"{first.policy}: ")
     for names, story in _alike(first, others):
         parted = storyline.parting(first, story)
-        yield _line(f"{', '.join(names)}:" if parted else f"{', '.join(names)}: as {first.policy}.", "bold")
+        yield line(f"{', '.join(names)}:" if parted else f"{', '.join(names)}: as {first.policy}.", "bold")
         yield from _steps(parted, PARTINGS_SHOWN, analysis, story)
         if parted or story.outcome != first.outcome:
             yield _outcome(story, "")
@@ -199,42 +187,42 @@ def _steps(steps: tuple[Step, ...], limit: int, analysis: Analysis, story: Story
     for step in steps[:limit]:
         danger = storyline.danger_of(step, unsafe)
         mark = f"  <- UNSAFE ({danger.rule}, {danger.certainty})" if danger else ""
-        yield _hanging(f"  {since(step.ts - begin, end - begin):>12}  ", f"{step.text}{mark}", _STYLES["defect"] if danger else "")
+        yield hanging(f"  {since(step.ts - begin, end - begin):>12}  ", f"{step.text}{mark}", STYLES["defect"] if danger else "")
     if len(steps) > limit:
-        yield _line(f"  ... showing {limit} of {len(steps):,} steps; --html and --json have more")
+        yield line(f"  ... showing {limit} of {len(steps):,} steps; --html and --json have more")
 
 
 def _outcome(story: Story, prefix: str) -> Table:
-    return _hanging("  => ", f"{prefix}{'safe' if story.safe else 'UNSAFE'}. {story.outcome}", _STYLES["clean" if story.safe else "defect"])
+    return hanging("  => ", f"{prefix}{'safe' if story.safe else 'UNSAFE'}. {story.outcome}", STYLES["clean" if story.safe else "defect"])
 
 
 def _findings(analysis: Analysis) -> Iterator[RenderableType]:
     total = analysis.findings.height
     if not total:
-        yield _line(f"\n{summary.why_no_findings(analysis)}")
+        yield line(f"\n{summary.why_no_findings(analysis)}")
     else:
         rows = together(summary.worst_first(analysis))
         shown = rows.head(FINDINGS_SHOWN)
         groups = f" in {rows.height:,} groups of neighbours" if rows.height < total else ""
         showing = f", showing {shown.height} of {rows.height:,} (worst first)" if rows.height > shown.height else ""
         new = "new " if analysis.known else ""
-        yield _line(f"\n{counted(total, f'{new}finding')}{groups}{showing}", "bold")
+        yield line(f"\n{counted(total, f'{new}finding')}{groups}{showing}", "bold")
         for found in neighbours(shown):
             yield from _finding(analysis, found)
     if known := summary.known(analysis):
-        yield _line(known)
+        yield line(known)
 
 
 def _finding(analysis: Analysis, found: Neighbours) -> Iterator[RenderableType]:
     row, start, length = found.first, analysis.trace.from_ns, analysis.trace.to_ns - analysis.trace.from_ns
     at = "time not known" if row["from_ns"] is None else f"{since(row['from_ns'] - start, length)} into the trace"
     head = f"{found.name}  {row['certainty']} {row['rule']} under {row['policy']} ({row['severity']}), {at}"
-    yield _hanging("  ", head, _STYLES["defect"] if (row["certainty"], row["severity"]) == ("certain", "defect") else "")
-    yield _hanging("      ", found.told, "")
+    yield hanging("  ", head, STYLES["defect"] if (row["certainty"], row["severity"]) == ("certain", "defect") else "")
+    yield hanging("      ", found.told, "")
     if remedy := summary.remedy(row["rule"]):
-        yield _hanging("      ", f"remedy: {remedy}", "")
+        yield hanging("      ", f"remedy: {remedy}", "")
     if found.fingerprints:
-        yield _hanging("      ", f"fingerprint: {', '.join(found.fingerprints)}", "dim")
+        yield hanging("      ", f"fingerprint: {', '.join(found.fingerprints)}", "dim")
 
 
 def _next(analysis: Analysis, width: int) -> Iterator[Text]:
@@ -246,42 +234,9 @@ def _next(analysis: Analysis, width: int) -> Iterator[Text]:
     verbs.append((f"events {path} --memory", "the records"))
     if summary.coverage(analysis) or any(v.verdict == "inconclusive" for v in analysis.verdicts):
         verbs.append((f"info {path}", "what the trace cannot tell"))
-    yield _line("\nNext", "bold")
+    yield line("\nNext", "bold")
     for verb, why in verbs:
-        line = _line(f"  tracetool {verb}")
-        if len(line) + len(why) + 3 <= width:
-            line.append(f"  # {why}", "dim")
-        yield line
-
-
-def _count(number: int) -> str:
-    """At most six columns."""
-    for unit, scale in (("G", 1_000_000_000), ("M", 1_000_000), ("k", 1_000)):
-        if abs(number) >= 100_000 and abs(number) >= scale:
-            return f"{number / scale:.3g}{unit}" if abs(number) < 1000 * scale * 0.9995 else f"{number / scale:.0f}{unit}"
-    return f"{number:,}"
-
-
-def _text(foreign: str, style: str = "") -> Text:
-    from rich.text import Text
-
-    return Text(printable(foreign), style)
-
-
-def _line(text: str, style: str = "") -> Text:
-    from rich.text import Text
-
-    # Line breaks at the start are the report's own; every other control character came from the trace.
-    body = text.lstrip("\n")
-    return Text("\n" * (len(text) - len(body)) + printable(body), style)
-
-
-def _hanging(lead: str, foreign: str, style: str) -> Table:
-    """Text that is folded beside its lead."""
-    from rich.table import Table
-
-    grid = Table.grid(padding=0)
-    grid.add_column(no_wrap=True, width=len(lead))
-    grid.add_column(ratio=1, overflow="fold")
-    grid.add_row(_text(lead), _text(foreign, style))
-    return grid
+        command = line(f"  tracetool {verb}")
+        if len(command) + len(why) + 3 <= width:
+            command.append(f"  # {why}", "dim")
+        yield command
