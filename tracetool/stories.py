@@ -17,7 +17,7 @@ from tracetool.analysis import Story
 from tracetool.processes import RECORDERS
 from tracetool.replay import Replay
 from tracetool.rules.base import Evidence, held, traced_releases
-from tracetool.telling import Names, Teller, family, scope
+from tracetool.telling import Names, Teller, Telling, family, scope
 
 Ints = npt.NDArray[Any]
 
@@ -93,6 +93,14 @@ def tell_page(
     kin = [_kin(replay, _as_known(replays[-1], replay, page)) for replay in replays]
     told = [own if _has(replay, own, spaces) else whole for replay, own, whole in zip(replays, kin, pages, strict=True)]
     return _tellers(replays, told, findings, most, event, spaces)
+
+
+def tell_life(replay: Replay, findings: pl.DataFrame, pages: Sequence[int], most: int = MOST_ROWS) -> Telling:
+    """The families of pages (page_ids) under one replay; of those with more than `most` rows only the pages themselves."""
+    roots = np.unique(replay.family_of_page[np.asarray(pages, np.int64)])
+    whole = np.flatnonzero(np.isin(replay.family_of_page, roots))
+    own = whole if not scope(replay, whole, most).left_out else np.unique(np.asarray(pages, np.int64))
+    return _tellers([replay], [own], findings, most)[0].telling()
 
 
 def _as_known(of: Replay, replay: Replay, page: int) -> int:

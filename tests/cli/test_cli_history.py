@@ -5,11 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import re
+import subprocess
+import sys
 
 import pytest
 
 from cli.command import run
-from conftest import fixture_path
+from conftest import PROJECT, fixture_path
 from tracetool.schema import HISTORY
 
 MAIL = fixture_path("mail-6.1.dat")
@@ -18,7 +22,11 @@ P0, P2, B, ADDRESS = 10653, 34407, 116, "0x7f8efcaf0000"
 
 
 def test_the_story_of_an_address(capfd: pytest.CaptureFixture[str]) -> None:
-    lines = run(capfd, "history", MAIL, "--pid", B, "--address", ADDRESS).out.splitlines()
+    out = run(capfd, "history", MAIL, "--pid", B, "--address", ADDRESS).out
+    assert re.search(r"^A cowlab 115 +.*P0", out, re.MULTILINE)
+    assert f"P0 is frame {P0:#x}" in out
+    assert f"P2 is frame {P2:#x}" in out
+    lines = out[out.index("\nfrom ") + 1 :].splitlines()
     assert f"maps frame {P0:#x} at {ADDRESS}, shared by fork" in lines[1]
     assert f"writes {ADDRESS}: copied (reference)" in lines[2]
     assert any(f"gets frame {P2:#x} at {ADDRESS}, a copy" in line for line in lines)
@@ -37,6 +45,31 @@ def test_under_a_policy(capfd: pytest.CaptureFixture[str]) -> None:
     out = run(capfd, "history", MAIL, "--pid", B, "--address", ADDRESS, "--policy", "mapcount", "--format", "jsonl").out
     acts = [json.loads(line)["act"] for line in out.splitlines()]
     assert acts[:2] == ["fork", "decided-reuse"]
+
+
+def test_what_becomes_unsafe_is_in_the_drawing_and_in_the_story(capfd: pytest.CaptureFixture[str]) -> None:
+    """B writes P0 in place (its second step) while A's reference is held."""
+    out = run(capfd, "history", MAIL, "--pid", B, "--address", ADDRESS, "--policy", "mapcount").out
+    drawing, _, told = out.partition("\n\nfrom ")
+    rows = drawing.splitlines()
+    unsafe = next(row for row in rows if row.startswith("✖ missed-cow"))
+    at = unsafe.index("✖", 1)
+    numbers = rows[next(n for n, row in enumerate(rows) if row.startswith("B cowlab 116")) - 1]
+    assert numbers[at] == "2"
+    held = next(row for row in rows if "reads P0 (vmsplice)" in row)
+    assert held.index("╞") < at < held.index("╡")
+    assert len(unsafe) - 1 == held.index("╡")
+    assert "UNSAFE from here: missed-cow, certain" in told
+    calm = run(capfd, "history", MAIL, "--pid", B, "--address", ADDRESS).out
+    assert "✖" not in calm
+
+
+def test_an_output_without_drawings_gets_ascii() -> None:
+    environment = os.environ | {"PYTHONIOENCODING": "latin-1", "PYTHONPATH": os.pathsep.join((str(PROJECT), str(PROJECT / "parsers")))}
+    command = [sys.executable, "-c", "from tracetool.cli import main; main()", "history", str(MAIL), "--pid", str(B), "--address", ADDRESS]
+    out = subprocess.run(command, env=environment, capture_output=True, check=True).stdout
+    assert out.isascii()
+    assert b"[P0---" in out
 
 
 @pytest.mark.parametrize("asked", [[], ["--pid", "115"], ["--address", ADDRESS]])

@@ -116,9 +116,9 @@ def folded(console: Console, foreign: str, most: int, style: str = "", lead: str
     lines = list(plain(foreign).wrap(console, width, overflow="fold"))
     if len(lines) > most:
         lines = lines[:most]
-        lines[-1].truncate(width - 4)
-        lines[-1].rstrip()
-        lines[-1].append(" ...")
+        if cut := lines[-1].cell_len > width - 4:
+            lines[-1].truncate(width - 4)
+        lines[-1] = plain(f"{lines[-1].plain.rpartition(' ')[0] if cut else lines[-1].plain.rstrip()} ...")
     made = []
     for number, each in enumerate(lines):
         each.rstrip()
