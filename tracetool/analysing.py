@@ -18,6 +18,7 @@ from tracetool.judging import traced
 from tracetool.policies import POLICIES, Policy, policy
 from tracetool.probes import BY_EVENT
 from tracetool.processes import RECORDERS
+from tracetool.progress import stage
 from tracetool.replay import OBSERVED, Replay
 from tracetool.rules import RULES, verdict
 from tracetool.stories import tell
@@ -34,15 +35,19 @@ def analyse(trace: Trace | str | os.PathLike[str], policies: Iterable[Policy] | 
         trace = open_trace(trace)
     asked = [trace.decided_by(p) for p in (POLICIES.values() if policies is None else policies)]
     replays = [trace.replay(OBSERVED), *(trace.replay(p) for p in asked)]
-    found = with_fingerprints(pl.concat([found_in(trace, replay) for replay in replays]), replays, trace)
-    stories = tell(replays, found)
+    events = len(trace.history.events)
+    with stage("applying the rules", events, "events"):
+        found = with_fingerprints(pl.concat([found_in(trace, replay) for replay in replays]), replays, trace)
+    with stage("telling stories", events, "events"):
+        stories = tell(replays, found)
     known = None
     if baseline:
         all_found, found = found.height, baseline.new(found)
         known = Known(baseline.path, all_found - found.height)
     rows = [row for rows in found["evidence"].to_list() for row in rows]
     rows += [row for story in stories for step in story.steps for row in step.evidence]
-    costs = {replay.policy: cost(replay) for replay in replays}
+    with stage("counting costs", events, "events"):
+        costs = {replay.policy: cost(replay) for replay in replays}
     return Analysis(
         trace=traced(trace),
         coverage=_coverage(trace),

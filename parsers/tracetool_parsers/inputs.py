@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import IO, Any, Final
 
 from .errors import ParseError, TraceError
+from .progress import stage
 
 #: The path that means standard input.
 STDIN: Final = "-"
@@ -137,7 +138,16 @@ def _mapped(file: IO[bytes], path: str) -> memoryview:
         except OSError as error:
             if error.errno != errno.ENODEV:
                 raise
-    return _kept(iter(lambda: file.read(PIECE), b""), path)
+    read = 0
+
+    def pieces() -> Iterator[bytes]:
+        nonlocal read
+        while piece := file.read(PIECE):
+            read += len(piece)
+            yield piece
+
+    with stage("taking in", 0, "bytes", lambda: read):
+        return _kept(pieces(), path)
 
 
 def _kept(pieces: Iterable[bytes], path: str) -> memoryview:
@@ -174,11 +184,12 @@ def _packing(data: memoryview) -> str | None:
 def _unpacked(packed: memoryview, packing: str, most: int, path: str) -> tuple[memoryview, Broken | None]:
     """What `packed` holds, as far as it can be unpacked, and where it breaks off."""
     broken: list[Broken] = []
+    seen = [0]
 
     def pieces() -> Iterator[bytes]:
         size = 0
         try:
-            for piece in _PACKINGS[packing][1](packed):
+            for piece in _PACKINGS[packing][1](packed, seen):
                 size += len(piece)
                 if size > most:
                     hint = "no recording shrinks so far; if it is one, unpack it yourself"
@@ -187,12 +198,13 @@ def _unpacked(packed: memoryview, packing: str, most: int, path: str) -> tuple[m
         except _Break as stop:
             broken.append(Broken(packing, TRUNCATED if stop.what is None else f"damaged {packing} data", stop.offset))
 
-    data = _kept(pieces(), path)
+    with stage(f"unpacking {packing}", len(packed), "bytes", lambda: seen[0]):
+        data = _kept(pieces(), path)
     return data, broken[0] if broken else None
 
 
-def _gunzip(packed: memoryview) -> Iterator[bytes]:
-    """The members of a gzip file (RFC 1952); zero bytes after the last are padding, as gzip has it."""
+def _gunzip(packed: memoryview, seen: list[int]) -> Iterator[bytes]:
+    """The members of a gzip file (RFC 1952); zero bytes after the last are padding, as gzip has it. `seen` gets how far it is."""
     at = 0
     while at < len(packed):
         member = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
@@ -207,7 +219,7 @@ def _gunzip(packed: memoryview) -> Iterator[bytes]:
                 raise _Break(at, str(error)) from error
             if not given and not piece:
                 raise _Break(at)
-            at += len(given) - len(member.unconsumed_tail) - len(member.unused_data)
+            seen[0] = at = at + len(given) - len(member.unconsumed_tail) - len(member.unused_data)
             yield piece
         at = _past_zeros(packed, at)
 
@@ -218,8 +230,8 @@ def _up_to_damage(member: Any, given: memoryview) -> Iterator[bytes]:
             yield member.decompress(given[i : i + 1])
 
 
-def _unxz(packed: memoryview) -> Iterator[bytes]:
-    """The streams of an xz file; zero bytes between and after them are padding."""
+def _unxz(packed: memoryview, seen: list[int]) -> Iterator[bytes]:
+    """The streams of an xz file; zero bytes between and after them are padding. `seen` gets how far it is."""
     at = 0
     while at < len(packed):
         stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
@@ -231,7 +243,7 @@ def _unxz(packed: memoryview) -> Iterator[bytes]:
                 piece = stream.decompress(given, _XZ_STEP)
             except lzma.LZMAError as error:
                 raise _Break(at, str(error)) from error
-            at += len(given)
+            seen[0] = at = at + len(given)
             yield piece
         at = _past_zeros(packed, at - len(stream.unused_data))
 
@@ -245,8 +257,8 @@ def _past_zeros(packed: memoryview, at: int) -> int:
             return at
 
 
-def _unzstd(packed: memoryview) -> Iterator[bytes]:
-    """The frames of a zstd file, also those that are to be skipped."""
+def _unzstd(packed: memoryview, seen: list[int]) -> Iterator[bytes]:
+    """The frames of a zstd file, also those that are to be skipped. `seen` gets how far it is."""
     import zstandard
 
     decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
@@ -261,7 +273,7 @@ def _unzstd(packed: memoryview) -> Iterator[bytes]:
                 piece = frame.decompress(given)
             except (zstandard.ZstdError, MemoryError) as error:
                 raise _Break(at, str(error)) from error
-            at += len(given)
+            seen[0] = at = at + len(given)
             yield piece
         at -= len(frame.unused_data)
 
@@ -272,7 +284,7 @@ def _is_zstd(head: bytes) -> bool:
 
 
 #: How compressed data are told and unpacked, by name.
-_PACKINGS: Final[dict[str, tuple[Callable[[bytes], bool], Callable[[memoryview], Iterator[bytes]]]]] = {
+_PACKINGS: Final[dict[str, tuple[Callable[[bytes], bool], Callable[[memoryview, list[int]], Iterator[bytes]]]]] = {
     "gzip": (lambda head: head.startswith(b"\x1f\x8b"), _gunzip),
     "xz": (lambda head: head.startswith(b"\xfd7zXZ\0"), _unxz),
     "zstd": (_is_zstd, _unzstd),

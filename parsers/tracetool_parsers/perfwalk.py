@@ -32,6 +32,7 @@ from .perfrecords import (
     scan,
 )
 from .perfstream import TRUNCATED, Records
+from .progress import stage
 from .workers import aside
 
 Array = npt.NDArray[Any]
@@ -99,7 +100,8 @@ class Walk:
         items = records.end - records.begin
         queue = Queue.room(min(_QUEUE, items // 2 + 1))
         try:
-            self._run(queue, cpus)
+            with stage("reading", 4 * items, "bytes", lambda: 4 * (int(self.state[AT]) - records.begin)):
+                self._run(queue, cpus)
         finally:
             # What is being delivered is written to what the caller has.
             if self._delivery is not None:

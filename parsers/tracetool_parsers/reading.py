@@ -18,6 +18,7 @@ import numpy.typing as npt
 from .copying import PLACE, SHORT
 from .gather import DONE, EMPTY, NEVER, Supply, gather, look
 from .merge import Heads, join
+from .progress import stage
 from .ringbuffer import EVENTS, GAP, SPOT_SHIFT, STATE, WENT_BACK, Ahead, Layout
 from .room import MOST_SHORT, Columns, Plan, Wanted, room_for
 from .streams import Memory, Stream, Stretch
@@ -110,11 +111,14 @@ def read(request: Request, collector: Callable[[], C], threads: int) -> tuple[li
     """
     times = [] if request.fix is not None else _cuts(request, threads)
     parts = [Part(request, collector(), since, until, share=len(times) + 1) for since, until in itertools.pairwise([None, *times, None])]
-    spread(lambda part: part.run(), parts, len(parts))
+    size = sum(stream.bytes for stream in request.streams)
+    with stage("reading", size, "bytes", lambda: sum(part.seen for part in parts)):
+        spread(lambda part: part.run(), parts, len(parts))
     fits = all(one.nexts == other.firsts for one, other in itertools.pairwise(parts))
     if request.fix is None and (not fits or any(part.went_back for part in parts)):
         parts = [Part(request, collector(), None, None, share=1, keep=True)]
-        parts[0].run()
+        with stage("reading again, in order", size, "bytes", lambda: parts[0].seen):
+            parts[0].run()
     before = itertools.accumulate((part.records for part in parts), initial=0)
     taken = [(part.collector, count) for part, count in zip(parts, before, strict=False)]
     return taken, sum((part.counts for part in parts), np.zeros(EVENTS, np.int64))
@@ -145,6 +149,7 @@ class Part(Generic[C]):
         blocks = [0 if since is None else block_at(request.data, stream, since) for stream in streams]
         self._feeds = [self._memory.feed(at, stream, blocks[at], stream.blocks) for at, stream in enumerate(streams)]
         self._stretches = [Stretch(0, 0, 0, ())] * len(streams)
+        self._places = [int(stream.sizes[:block].sum()) for stream, block in zip(streams, blocks, strict=True)]
         self._supply = supply = _supply(request, held=request.fix is not None, keep=keep or request.fix is not None)
         self._ahead = Ahead.room(int(supply.rooms.max(initial=0)))
         self._heads = Heads.of(len(streams))
@@ -155,6 +160,12 @@ class Part(Generic[C]):
     def records(self) -> int:
         """How many records were passed on."""
         return int(self._state[PLACE])
+
+    @property
+    def seen(self) -> int:
+        """About how many bytes have been looked at; may be asked while another thread reads."""
+        words = [int(page) - one.begin + one.place for page, one in zip(self._supply.pages, self._stretches, strict=True)]
+        return sum(max(4 * at - place, 0) for at, place in zip(words, self._places, strict=True))
 
     @property
     def went_back(self) -> bool:

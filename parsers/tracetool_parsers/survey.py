@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from .progress import stage
 from .reading import Fix, most_events
 from .ringbuffer import CUT_OFF, EVENTS, GAP, SOURCES, Ahead, Layout, scan
 from .streams import Memory, Stream, Stretch
@@ -74,8 +75,12 @@ class _Seen:
 def survey(data: memoryview, streams: Sequence[Stream], layout: Layout, fix: Fix | None, threads: int) -> Survey:
     """Look at all records of the streams."""
     pieces = [(number, *blocks) for number, stream in enumerate(streams) for blocks in _pieces(stream)]
-    worth = sum(stream.bytes for stream in streams) > _PIECE
-    seen = spread(lambda piece: _look(data, streams, layout, fix, *piece), pieces, threads if worth else 1)
+    size = sum(stream.bytes for stream in streams)
+    places = [0] * len(pieces)
+    with stage("counting events", size, "bytes", lambda: sum(places)):
+        seen = spread(
+            lambda at: _look(data, streams, layout, fix, places, at, *pieces[at]), range(len(pieces)), threads if size > _PIECE else 1
+        )
     counts = np.zeros(EVENTS, np.int64)
     for each in seen:
         counts += each.counts
@@ -93,7 +98,18 @@ def _pieces(stream: Stream) -> list[tuple[int, int]]:
     return list(itertools.pairwise(stream.blocks * piece // count for piece in range(count + 1)))
 
 
-def _look(data: memoryview, streams: Sequence[Stream], layout: Layout, fix: Fix | None, number: int, first: int, last: int) -> _Seen:
+def _look(
+    data: memoryview,
+    streams: Sequence[Stream],
+    layout: Layout,
+    fix: Fix | None,
+    places: list[int],
+    piece: int,
+    number: int,
+    first: int,
+    last: int,
+) -> _Seen:
+    """Look at some blocks of a stream; how many bytes were looked at goes into `places`."""
     stream = streams[number]
     memory = Memory(data, (stream,))
     feed = memory.feed(0, stream, first, last)
@@ -115,6 +131,7 @@ def _look(data: memoryview, streams: Sequence[Stream], layout: Layout, fix: Fix 
             listed = found[: gaps * GAP].reshape(-1, GAP).tolist()
             placed = [(record, kind, lost, _offset(stream, memory, stretch, word)) for record, kind, lost, word in listed]
             _note(seen, times, placed, number)
+            places[piece] += 4 * (page - begin)
             begin = page
     return seen
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from .loops import index, loop, part
+from .progress import stage
 from .strings import chunks_of, joined, strings_of
 from .textfields import BUF, PERIOD, event_of, keyless, number_of, put, split
 from .textlines import EVENT, LOSS, NOTHING, read_line, same
@@ -163,8 +164,10 @@ def read_rows(
     total = sum(int(memory[EVENT_COUNT + each.event]) for each in wanted)
     header = _header(total, survey, together=together, positions=positions, chains=chains)
     names = new_names(room_for(data.size, MOST_NAMES))
-    for start, ends in survey.windows or windows(data):
-        collect.run(data.size // BYTES_OF_ITEM, data, start, ends, shape, memory, survey.buffers, names, header, room)
+    start = 0
+    with stage("decoding", data.size, "bytes", lambda: start):
+        for start, ends in survey.windows or windows(data):
+            collect.run(data.size // BYTES_OF_ITEM, data, start, ends, shape, memory, survey.buffers, names, header, room)
     bases = [int(memory[GROUP_BASE + group]) for group in range(1 if together else len(wanted))]
     columns, made = [], []
     for group, each in enumerate(wanted):

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from .loops import index, loop, part
 from .losses import SCHEMA, Loss, losses_table
+from .progress import stage
 from .textfields import BUF, PERIOD, TEXT, class_of, count_usual, event_of, hash_of, keyless, put, split
 from .textlines import EVENT, LOSS, MOST_CPUS, NOTHING, RECORD, UNTOLD, after_spaces, is_digit, read_line, same, starts
 from .textmemory import (
@@ -208,19 +209,19 @@ def survey(data: Array, shape: Shape, written_over: int) -> Survey:
     memory, buffers, threads = new_memory(), new_names(room_for(data.size, MOST_BUFFERS)), new_threads(data.size)
     last, pending = np.full(MOST_CPUS, -1, np.int64), np.zeros(MOST_CPUS, np.int64)
     lost = Lost(*(np.zeros(_FEWEST_LOSSES, np.int64) for _ in Lost._fields))
-    at = lines = 0
-    kept = []
-    for start, ends in windows(data):
-        at, line = start, 0
-        lines += ends.size
-        if lines * _BYTES_OF_END * 2 <= data.size:
-            kept.append((start, ends))
-        while line < ends.size:
-            line = scan.run(data.size // BYTES_OF_ITEM, data, at, ends, line, shape, memory, buffers, threads, last, pending, lost)
-            if line < ends.size:
-                at = int(ends[line - 1]) + 1 if line else start
-                lost = Lost(*(np.concatenate([column, np.zeros_like(column)]) for column in lost))
-        at = int(ends[-1]) + 1
+    at, lines, kept = 0, 0, list[tuple[int, Array]]()
+    with stage("reading", data.size, "bytes", lambda: at):
+        for start, ends in windows(data):
+            at, line = start, 0
+            lines += ends.size
+            if lines * _BYTES_OF_END * 2 <= data.size:
+                kept.append((start, ends))
+            while line < ends.size:
+                line = scan.run(data.size // BYTES_OF_ITEM, data, at, ends, line, shape, memory, buffers, threads, last, pending, lost)
+                if line < ends.size:
+                    at = int(ends[line - 1]) + 1 if line else start
+                    lost = Lost(*(np.concatenate([column, np.zeros_like(column)]) for column in lost))
+            at = int(ends[-1]) + 1
     for event in np.flatnonzero(of_events(memory, EVENT_USUAL)).tolist():
         count_usual(event, memory)
     first, latest = int(memory[FIRST_TS]), int(memory[LAST_TS])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final, ParamSpec
 
 import typer
 
-from tracetool import __version__
+from tracetool import __version__, progress
 from tracetool.foreign import printable
 from tracetool_parsers.sniff import Format as InputFormat
 
@@ -73,9 +74,10 @@ def verb(function: Callable[P, None]) -> Callable[P, None]:
         from tracetool_parsers.errors import TraceError
 
         if sys.stderr.isatty():
-            logging.basicConfig(level=logging.INFO, format="%(message)s ...", stream=sys.stderr)
+            logging.basicConfig(level=logging.INFO, format="%(message)s ...", stream=progress.BehindTheLine(sys.stderr))
         try:
-            function(*args, **kwargs)
+            with progress.shown(sys.stderr) if progress.is_wanted(sys.stderr, sys.stdout) else contextlib.nullcontext():
+                function(*args, **kwargs)
             sys.stdout.flush()
         except TraceError as error:
             if os.environ.get("TRACETOOL_DEBUG"):

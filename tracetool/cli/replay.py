@@ -17,6 +17,7 @@ from tracetool.cli.app import MATCHED, InputFormatOption, StrictOption, TraceFil
 from tracetool.cli.bisect import judged, unread, untestable
 from tracetool.cli.output import ForceOption, OutputOption, writable, write_text
 from tracetool.errors import Exists, Unusable
+from tracetool.progress import stage
 
 if TYPE_CHECKING:
     from tracetool.analysis import Analysis
@@ -81,7 +82,8 @@ def run(
     wanted = _policies(policy)
     with untestable(bool(bisecting)):
         outputs.check_files(force)
-        recorded, analysis = _analysed(trace, wanted, baseline, input_format, strict)
+        with stage("analysing"):
+            recorded, analysis = _analysed(trace, wanted, baseline, input_format, strict)
         judged_by = ["observed", *(p.name for p in analysis.policies if policy)]
         if not bisecting:
             outputs.write(recorded, analysis, redact, force)
@@ -154,7 +156,8 @@ class Outputs:
             from tracetool.report import details, html
 
             command = shlex.join(["tracetool", *sys.argv[1:]])
-            rendered = html.render(analysis, command, redact=redact, details=details.gather(trace, analysis))
+            with stage("drawing the report"):
+                rendered = html.render(analysis, command, redact=redact, details=details.gather(trace, analysis))
             Path(self.html).write_text(rendered, encoding="utf-8")
             typer.echo(f"report written to {self.html}", err=True)
         if self.out:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -10,6 +9,7 @@ import typer
 
 from tracetool.cli.output import ForceOption, writable
 from tracetool.errors import Unusable
+from tracetool.progress import stage
 
 
 class Compression(StrEnum):
@@ -73,13 +73,14 @@ def run(
     if told is not None and told.resolve() == path.resolve():
         raise Unusable("--truth names the trace itself", hint="name another file")
 
-    def progress(done: int) -> None:
-        typer.echo(f"\r{done:,} of about {plan.target:,} events", nl=False, err=True)
+    done = 0
 
-    terminal = sys.stderr.isatty()
-    made = synthesise(plan, path, version, told, progress if terminal else None)
-    if terminal:
-        typer.echo("\r\x1b[K", nl=False, err=True)
+    def progress(events: int) -> None:
+        nonlocal done
+        done = events
+
+    with stage("making up", plan.target, "events", lambda: done):
+        made = synthesise(plan, path, version, told, progress)
     typer.echo(f"{output}: {made.events} events, {made.processes} threads, {made.checkpoints} checkpoints, {made.lost} events lost")
 
 

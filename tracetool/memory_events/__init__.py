@@ -24,6 +24,7 @@ from tracetool.memory_events.lru import pages_in_a_batch
 from tracetool.memory_events.rows import R_THREAD, EventSource, Merged, merge, with_tables
 from tracetool.memory_events.state import new_state
 from tracetool.memory_events.unsupported import unsupported
+from tracetool.progress import stage
 
 if TYPE_CHECKING:
     import polars as pl
@@ -117,22 +118,25 @@ def memory_events(source: EventSource, kernel: str | None = None) -> MemoryEvent
 
     `source` is a `tracetool_parsers.RawTrace`, or hand-made tables by `with_tables`.
     """
-    merged = merge(source, kernel)
+    with stage("putting events in order"):
+        merged = merge(source, kernel)
     rows = merged.rows
     state = new_state(rows, len(merged.pointers), len(merged.tids))
-    read_context.run(
-        len(rows.head),
-        rows,
-        merged.tids,
-        merged.foll_layout,
-        _thread_named("ksmd", merged, source),
-        state.threads,
-        state.spaces,
-        state.groups,
-        state.out,
-        state.tasks,
-        state.count,
-    )
+    # What was last written tells how far the loop is: it is not slowed down to say so.
+    with stage("events to memory events", len(rows.head), "events", lambda: int(state.out[max(state.count[k.OUT] - 1, 0), k.O_ROW])):
+        read_context.run(
+            len(rows.head),
+            rows,
+            merged.tids,
+            merged.foll_layout,
+            _thread_named("ksmd", merged, source),
+            state.threads,
+            state.spaces,
+            state.groups,
+            state.out,
+            state.tasks,
+            state.count,
+        )
     out, tasks = state.out[: state.count[k.OUT]], state.tasks[: state.count[k.TASK]].copy()
     op, pages = out[:, k.O_OP].astype(np.int8), out[:, k.O_PAGES]
     known, first, frames = _frames(op, out[:, k.O_FRAME], pages)

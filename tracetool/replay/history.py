@@ -12,6 +12,7 @@ import numpy.typing as npt
 from tracetool.memory_events import MemoryEvents, Op
 from tracetool.memory_events import codes as c
 from tracetool.memory_events.lru import JOINS, MOST_CPUS
+from tracetool.progress import stage
 from tracetool.replay import columns as k
 from tracetool.replay.batches import Batches, allocations, batches, folios_of
 from tracetool.replay.columns import Events, World
@@ -129,8 +130,9 @@ def rebuild(events: MemoryEvents) -> History:
     world = _empty(events)
     told = (events.op == int(Op.COW_END)) & ((events.flags & c.UNSHARE) == 0) & ((events.arg & 8) != 0)
     position, end = 0, len(events)
-    while (position := observe.run(end, world, e, position, end, int(told.any()))) < end:
-        world = _larger(world)
+    with stage("replaying as recorded", end, "events", lambda: int(world.steps[max(world.counts[k.STEPS] - 1, 0), k.H_EVENT])):
+        while (position := observe.run(end, world, e, position, end, int(told.any()))) < end:
+            world = _larger(world)
 
     def cut(rows: Ints, counter: int) -> Ints:
         # What is behind was never touched, and takes no memory.

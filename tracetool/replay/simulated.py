@@ -15,6 +15,7 @@ import numpy.typing as npt
 from tracetool.memory_events import codes as c
 from tracetool.policies import Policy, tabulate
 from tracetool.policies import facts as f
+from tracetool.progress import stage
 from tracetool.replay import columns as k
 from tracetool.replay import simstate as g
 from tracetool.replay.deciding import (
@@ -30,6 +31,7 @@ from tracetool.replay.deciding import (
     REASON_UNKNOWN,
     REASON_WRITABLE,
     REASON_ZERO,
+    W_EVENT,
     W_MAPCOUNT,
     W_REASON,
     W_REFS,
@@ -367,7 +369,14 @@ class Outcome:
 def replay_steps(history: History, policy: Policy, follow: bool = False) -> Outcome:
     """Replay a history under `policy`; `follow`: take the recorded decisions, asking the policy about each (column W_POLICY)."""
     sim = _start(history, policy, follow)
-    simulate.run(len(history.steps), sim, history.steps, history.decisions)
+
+    def decided() -> int:
+        """The event of the last decision: how far the loop is, which is not slowed down to say so."""
+        made = int(sim.counts[g.MADE])
+        return int(sim.made[made - 1, W_EVENT]) if made else 0
+
+    with stage(f"{'comparing with' if follow else 'replaying under'} {policy.name}", len(history.events), "events", decided):
+        simulate.run(len(history.steps), sim, history.steps, history.decisions)
     return Outcome(sim.made[: sim.counts[g.MADE]].copy(), _as_early(sim.stays[: sim.counts[g.STAYS]].copy(), history), sim.ref_page)
 
 
