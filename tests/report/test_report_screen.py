@@ -28,7 +28,10 @@ def crowded() -> Analysis:
     """Many policies, notes, causes, and long sentences."""
     found = example.mail()
     policies = tuple(replace(found.policies[0], name=f"policy-{n}") for n in range(30))
-    rows = [example.finding(n, pid=n, via="io_uring", policy=f"policy-{n % 30}", summary="it is long " * 40) for n in range(60)]
+    rows = [
+        example.finding(n, pid=n, via="io_uring", call_site=f"{n:03x}", policy=f"policy-{n % 30}", summary="it is long " * 40)
+        for n in range(60)
+    ]
     notes = tuple(f"note {n} of what the trace lacks, told at some length" for n in range(20))
     verdicts = tuple(Verdict("missed-cow", f"policy-{n}", "defect") for n in range(30))
     return replace(
@@ -88,8 +91,8 @@ def test_what_is_only_possible_is_inconclusive() -> None:
 
 
 def test_the_worst_of_each_cause_is_shown_and_the_rest_counted() -> None:
-    same = [example.finding(n, policy=policy) for n, policy in enumerate(("mapcount", "page-count", "exclusive"))]
-    other = [example.finding(10 + n, pid=200 + n) for n in range(9)]
+    same = [example.finding(n, pid=100 + n, policy=policy) for n, policy in enumerate(("mapcount", "page-count", "exclusive"))]
+    other = [example.finding(10 + n, call_site=f"0{n}0") for n in range(9)]
     told = flowing(example.mail(findings=example.findings(*same, *other)))
     assert "12 findings of 10 causes" in told
     assert "2 more like it, under page-count, exclusive" in told

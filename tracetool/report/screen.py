@@ -28,8 +28,8 @@ FINDINGS_SHOWN: Final = 5
 #: Lines that a sentence, the coverage, what a finding says may take.
 _SENTENCE, _COVERAGE, _SUMMARY, _STEPS = 3, 2, 2, 12
 _COLUMNS: Final = ("policy", "verdict", "certain /\npossible", "\ncopies", "extra\ncopies", "extra\nbytes", "extra\ntime", "peak\nmemory")
-#: What makes findings one and the same thing, under whatever policy.
-_CAUSE: Final = ("rule", "severity", "certainty", "pid", "by_pid", "via", "call_site")
+#: What makes findings one and the same thing, whoever they happen to, and under whatever policy.
+_CAUSE: Final = ("rule", "severity", "certainty", "via", "call_site")
 
 
 def render(analysis: Analysis, width: int | None = None, color: bool = False, *, ascii_only: bool = False) -> str:
@@ -69,7 +69,7 @@ class _Screen:
         self._begin, self._length = analysis.trace.from_ns, analysis.trace.to_ns - analysis.trace.from_ns
         self._path = "TRACE" if analysis.trace.path == "-" else shlex.quote(printable(analysis.trace.path))
         self._rows = summary.rows(analysis)
-        self._causes = list(_causes(summary.worst_first(analysis)))
+        self._causes, self._all_causes = _causes(summary.worst_first(analysis))
 
     def blocks(self) -> Iterator[RenderableType]:
         top, bottom = [*self._traced(), line(""), *self._answer(), *self._table(), *self._kernel()], self._next()
@@ -209,26 +209,26 @@ class _Screen:
         if not total:
             return [line(""), *self._folded(summary.why_no_findings(analysis), 4)]
         new = "new " if analysis.known else ""
-        causes = f" of {len(self._causes)} causes, the worst of each" if len(self._causes) > 1 else ""
+        causes = f" of {self._all_causes:,} causes, the worst of each" if self._all_causes > 1 else ""
         lines: list[Text] = [line(""), line(f"{counted(total, f'{new}finding')}{causes}", "bold")]
         shown = 0
-        for cause in self._causes[:FINDINGS_SHOWN]:
+        for cause in self._causes:
             told = self._finding(cause)
-            last = shown + 1 == len(self._causes)
+            last = shown + 1 == self._all_causes
             # The worst is always told.
             if shown and len(lines) + len(told) + (not last) > left:
                 break
             lines += told
             shown += 1
-        if shown < len(self._causes):
-            lines.append(line(f"  and {counted(len(self._causes) - shown, 'more cause')}: tracetool replay --full, or --html", "dim"))
+        if shown < self._all_causes:
+            lines.append(line(f"  and {counted(self._all_causes - shown, 'more cause')}: tracetool replay --full, or --html", "dim"))
         return lines
 
     def _finding(self, cause: _Cause) -> list[Text]:
         row = cause.worst.first
         kind = "info" if row["severity"] != "defect" else "defect" if row["certainty"] == "certain" else "possible"
         at = "time not known" if row["from_ns"] is None else since(row["from_ns"] - self._begin, self._length)
-        what = row["severity"] if kind == "info" else "defect"
+        what = f"({row['severity']})" if kind == "info" else "defect"
         others = [name for name in cause.policies if name != row["policy"]]
         alike = cause.findings - cause.worst.count
         also = f"; {alike:,} more like it" if alike else ""
@@ -261,16 +261,18 @@ def _command(verb: str, why: str, width: int) -> Text:
     return command
 
 
-def _causes(findings: pl.DataFrame) -> Iterator[_Cause]:
-    """The findings by cause, in the order of the worst of each."""
+def _causes(findings: pl.DataFrame) -> tuple[list[_Cause], int]:
+    """The worst FINDINGS_SHOWN causes, and how many there are in all."""
     import polars as pl
 
     if not findings.height:
-        return
+        return [], 0
     rows = together(findings)
     others: list[Any] = [pl.col(name).first() for name in rows.columns if name not in _CAUSE]
     every = [pl.col("count").sum().alias("_findings"), pl.col("policy").unique(maintain_order=True).alias("_policies")]
     grouped = rows.group_by(*_CAUSE, maintain_order=True).agg(*others, *every)
-    facts = grouped.select("_findings", "_policies").rows()
-    for worst, (number, policies) in zip(neighbours(grouped), facts, strict=True):
-        yield _Cause(worst, number, tuple(policies))
+    shown = grouped.head(FINDINGS_SHOWN)
+    facts = shown.select("_findings", "_policies").rows()
+    return [
+        _Cause(worst, number, tuple(policies)) for worst, (number, policies) in zip(neighbours(shown), facts, strict=True)
+    ], grouped.height
