@@ -32,7 +32,7 @@ def test_one_screen_has_the_answer_the_worst_and_what_to_do_next(capfd: pytest.C
 def test_each_command_of_the_screen_runs(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = run(capfd, "replay", MAIL, "--policy", "mapcount").out
     commands = [shlex.split(line, comments=True) for line in out.splitlines() if line.startswith("  tracetool ")]
-    assert [command[1] for command in commands] == ["explain", "replay", "replay", "history", "info"]
+    assert [command[1] for command in commands] == ["explain", "replay", "replay", "history"]
     monkeypatch.chdir(tmp_path)
     for command in commands:
         assert run(capfd, *command[1:]).code == 0, command

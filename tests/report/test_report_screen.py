@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -106,7 +107,7 @@ def test_coverage_is_two_lines_and_says_how_much_more_there_is() -> None:
     begin = next(n for n, line in enumerate(told) if line.startswith("Coverage: "))
     end = told.index("", begin)
     assert end - begin <= 2
-    assert re.search(r"and \d+ more \(tracetool info\)", " ".join(told[begin:end]))
+    assert re.search(r"and \d+ more \(--full\)", " ".join(told[begin:end]))
     assert "Coverage: no events lost." in flowing(example.mail())
 
 
@@ -199,3 +200,17 @@ def test_an_encoding_without_drawings_is_noticed() -> None:
     assert terminal.draws(io.TextIOWrapper(io.BytesIO(), "utf-8"))
     assert not terminal.draws(io.TextIOWrapper(io.BytesIO(), "ascii"))
     assert not terminal.draws(io.TextIOWrapper(io.BytesIO(), "latin-1"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"coverage": Coverage(7, 0)},
+        {"coverage": Coverage(None, 0)},
+        {"coverage": Coverage(0, 0, {"mystery": 1})},
+        {"verdicts": (Verdict("missed-cow", "observed", "inconclusive"),)},
+    ],
+)
+def test_info_is_named_where_the_trace_cannot_tell(changes: dict[str, Any]) -> None:
+    assert "tracetool info traces/mail.dat" in flowing(example.mail(**changes))
+    assert "tracetool info" not in flowing(example.mail(coverage=Coverage(0, 0, {}, ("a note",))))

@@ -99,11 +99,11 @@ class _Screen:
         if not lacks:
             return [line("Coverage: no events lost.")]
         for shown in range(len(lacks), 0, -1):
-            more = f"; and {len(lacks) - shown} more (tracetool info)" if shown < len(lacks) else "."
+            more = f"; and {len(lacks) - shown} more (--full)" if shown < len(lacks) else "."
             lines = self._folded(f"Coverage: {'; '.join(lacks[:shown])}{more}", _COVERAGE + 1, "yellow")
             if len(lines) <= _COVERAGE:
                 return lines
-        return self._folded(f"Coverage ({counted(len(lacks), 'note')}, see tracetool info): {lacks[0]}", _COVERAGE, "yellow")
+        return self._folded(f"Coverage ({counted(len(lacks), 'note')}, see --full): {lacks[0]}", _COVERAGE, "yellow")
 
     def _answer(self) -> Iterator[Text]:
         for sentence in summary.answer(self._analysis):
@@ -248,7 +248,9 @@ class _Screen:
             if row["pid"] is not None and row["address"] is not None:
                 under = "" if row["policy"] == summary.OBSERVED else f" --policy {shlex.quote(printable(row['policy']))}"
                 verbs.append((f"history {self._path} --pid {row['pid']} --address {row['address']:#x}{under}", "the life of its page"))
-        if summary.coverage(self._analysis) or any(each.verdict == "inconclusive" for each in self._analysis.verdicts):
+        found = self._analysis.coverage
+        lacking = found.lost_events != 0 or found.unknown_events or any(each.verdict == "inconclusive" for each in self._analysis.verdicts)
+        if lacking:
             verbs.append((f"info {self._path}", "what the trace cannot tell"))
         return [line(""), line("Next", "bold"), *(_command(verb, why, self._out.width) for verb, why in verbs)]
 
