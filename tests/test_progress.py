@@ -159,6 +159,20 @@ def test_text_is_told_by_bytes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     assert [told for told, _, total in reached if told == "decoding" and total == size]
 
 
+def test_packed_records_are_told_by_bytes_and_exported_events_by_number(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from tracetool.export import export
+
+    reached = ended(monkeypatch)
+    trace = tracetool.open(str(fixture_path("snapshot-zstd-6.1.perf.data")))
+    events = sum(trace.raw.counts().values())
+    assert [done == total > 0 for told, done, total in reached if told == "unpacking records"] == [True]
+    export(trace.raw, str(tmp_path / "trace.parquet"), "parquet", None)
+    reached.clear()
+    exported = tracetool.open(str(tmp_path / "trace.parquet"))
+    assert sum(exported.raw.counts().values()) == events
+    assert ("reading", events, events) in reached
+
+
 @pytest.mark.parametrize("packing", ["gzip", "xz", "zstd"])
 def test_unpacking_is_told_by_what_was_read(packing: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     packers: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "xz": lzma.compress, "zstd": zstandard.compress}

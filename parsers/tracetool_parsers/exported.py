@@ -24,6 +24,7 @@ from .exportschema import ALWAYS, EVENT, EVENT_TYPE, FORMATS_KEY, HEADER_TYPES, 
 from .inputs import TRUNCATED
 from .losses import Loss, losses_table
 from .metadata import Metadata
+from .progress import stage
 from .source import Source
 
 #: Rows of a Parquet file that are decoded at a time.
@@ -266,16 +267,19 @@ class ExportedTrace(Source):
 
     def _pieces(self, header: Sequence[str], structs: _Structs) -> Iterator[tuple[pa.RecordBatch, npt.NDArray[np.int64]]]:
         """The rows in pieces, and the event of each row by number (int64)."""
+        rows = 0
         try:
-            for batch in self._file.pieces([*dict.fromkeys((*header, EVENT))], structs):
-                # Arrow files hold offsets and indices as they are: one that points outside would be followed.
-                batch.validate(full=True)
-                for name in ("ts", "cpu", "tid", EVENT):
-                    if name in batch.schema.names and batch.column(name).null_count:
-                        raise ValueError(f"the column {name!r} has nulls")
-                event = batch.column(EVENT)
-                by_index = np.array([self._numbers[name] for name in event.dictionary.to_pylist()], np.int64)
-                yield batch, by_index[event.indices.to_numpy()]
+            with stage("reading", sum(self._description.counts.values()), "events", lambda: rows):
+                for batch in self._file.pieces([*dict.fromkeys((*header, EVENT))], structs):
+                    # Arrow files hold offsets and indices as they are: one that points outside would be followed.
+                    batch.validate(full=True)
+                    for name in ("ts", "cpu", "tid", EVENT):
+                        if name in batch.schema.names and batch.column(name).null_count:
+                            raise ValueError(f"the column {name!r} has nulls")
+                    event = batch.column(EVENT)
+                    by_index = np.array([self._numbers[name] for name in event.dictionary.to_pylist()], np.int64)
+                    yield batch, by_index[event.indices.to_numpy()]
+                    rows += batch.num_rows
         except _FOREIGN as error:
             raise ParseError(f"cannot be read: {_said(error)}", path=self._path, offset=0, hint=_DAMAGED) from error
 

@@ -20,6 +20,7 @@ from .cursor import ByteOrder
 from .errors import TraceError
 from .perfheader import AUXTRACE, COMPRESSED2_RECORD, COMPRESSED_RECORD
 from .perfrecords import next_packed
+from .progress import stage
 
 Array = npt.NDArray[Any]
 
@@ -70,9 +71,11 @@ def records_of(parts: Sequence[tuple[memoryview, int, int]], order: ByteOrder, p
         if not packed or next_packed.run(last - begin // 4, words, begin // 4, last, int(order == "big")) + 2 > last:
             return Records(words, begin // 4, last, in_file=True)
     joined = _Joined(order, path)
+    size = sum(end - begin for _, begin, end in parts)
     try:
-        for data, begin, end in parts:
-            joined.add(data, begin, end)
+        with stage("unpacking records", size, "bytes", lambda: joined.seen):
+            for data, begin, end in parts:
+                joined.add(data, begin, end)
         return joined.finish()
     except OSError as error:
         message = f"its records cannot be unpacked: {error.strerror}"
@@ -119,13 +122,16 @@ class _Joined:
         self._path = path
         self._room = _Room()
         self._damage: list[tuple[str, int]] = []
+        #: How many bytes have been gone through.
+        self.seen = 0
 
     def add(self, data: memoryview, begin: int, end: int) -> None:
         """Add the records of one file."""
         stream = _Unpacking(self._room, self._swapped)
         unpacking: _Unpacking | None = stream
-        at, window = begin, _WINDOW
+        at, window, before = begin, _WINDOW, self.seen
         while at + 8 <= end:
+            self.seen = before + at - begin
             # Compressed records have any size: what lies behind one is copied to where words begin.
             piece = bytes(data[at : min(at + window, end)])
             whole = 4 * next_packed.run(len(piece) // 80, _words(piece), 0, len(piece) // 4, self._swapped)
@@ -145,6 +151,7 @@ class _Joined:
             else:
                 window = min(4 * window, _PIECE)
         stream.end()
+        self.seen = before + end - begin
         if at < end:
             self._give_up(data[at:end], at)
 

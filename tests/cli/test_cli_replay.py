@@ -62,6 +62,18 @@ def test_the_full_report_tells_the_story_of_the_mail(capfd: pytest.CaptureFixtur
     assert "mainline of 6.1.0-53-amd64 has it, too." in told
 
 
+def test_full_is_for_the_text(capfd: pytest.CaptureFixture[str]) -> None:
+    result = run(capfd, "replay", MAIL, "--full", "--format", "junit")
+    assert result.code == 2
+    assert "leave it out" in result.err
+
+
+def test_what_is_written_to_a_file_is_what_a_pipe_gets(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    report = tmp_path / "report.txt"
+    run(capfd, "replay", MAIL, "-o", report)
+    assert report.read_text() == run(capfd, "replay", MAIL).out
+
+
 def test_json_has_the_schema_of_the_documentation(capfd: pytest.CaptureFixture[str]) -> None:
     result = run(capfd, "replay", MAIL, "--json", "-")
     document = json.loads(result.out)

@@ -11,6 +11,7 @@ import typer
 from tracetool.cli.app import InputFormatOption, StrictOption, TraceFile, opened
 from tracetool.cli.output import ForceOption, writable
 from tracetool.errors import Unusable
+from tracetool.progress import stage
 
 if TYPE_CHECKING:
     from tracetool.export.perfetto import Written
@@ -63,15 +64,16 @@ def run(
         writable(output, force)
     policies = _policies(policy)
     recorded = opened(trace, input_format, strict)
-    if to is Target.perfetto:
-        told = _perfetto(recorded, output, policies, families, pid)
-    elif to is Target.duckdb:
-        from tracetool.export.duckdb import export_duckdb
+    with stage("exporting"):
+        if to is Target.perfetto:
+            told = _perfetto(recorded, output, policies, families, pid)
+        elif to is Target.duckdb:
+            from tracetool.export.duckdb import export_duckdb
 
-        rows = export_duckdb(recorded, output, policies, event or None)
-        told = [f"{len(rows)} tables written to {output}"]
-    else:
-        told = _raw(recorded, output, to, event)
+            rows = export_duckdb(recorded, output, policies, event or None)
+            told = [f"{len(rows)} tables written to {output}"]
+        else:
+            told = _raw(recorded, output, to, event)
     for line in told:
         typer.echo(line, err=True)
 
