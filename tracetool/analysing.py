@@ -55,6 +55,7 @@ def analyse(trace: Trace | str | os.PathLike[str], policies: Iterable[Policy] | 
         replays={replay.policy: replay for replay in replays},
         known=known,
         kernel=trace.kernel,
+        recorded=trace,
     )
 
 

@@ -7,16 +7,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
+
+import polars as pl
 
 from tracetool import notebook
 from tracetool.outcomes import Agreement, Kernel, RecordedDecision
-
-if TYPE_CHECKING:
-    import polars as pl
-
-    from tracetool.replay import Replay
-
+from tracetool.replay import Replay
+from tracetool.trace import Trace
 
 __all__ = [
     "Agreement", "Analysis", "Coverage", "Held", "Kernel", "Known", "PolicyResult", "RecordedDecision", "Stay", "Step", "Story",
@@ -151,7 +149,8 @@ class Analysis:
 
     `observed` counts by decision (keys: cow_faults, copies, reuses, early_copies, zero_fills, unshares, splits); `findings` is the table
     of that name; `stories` holds for the most telling page family one story a policy, `observed` first. Where findings were compared with
-    those of an earlier run, `known` says which, and `findings` and `verdicts` are about what is new.
+    those of an earlier run, `known` says which, and `findings` and `verdicts` are about what is new. `recorded` is the trace itself (None:
+    not at hand).
 
     `findings` is a polars DataFrame (`schema.FINDINGS`), one row a page and cause: `id`, `rule`, `policy`, `certainty`, `severity`; `pid`,
     `comm` of the holder, `mm`, `address` (bytes), `pfn`, `page_id`; `from_ns`, the act that makes it unsafe, and `to_ns`, the end of the
@@ -179,6 +178,7 @@ class Analysis:
     replays: Mapping[str, Replay]
     known: Known | None = None
     kernel: Kernel | None = None
+    recorded: Trace | None = field(default=None, repr=False, compare=False)
 
     @functools.cached_property
     def costs(self) -> pl.DataFrame:
@@ -216,9 +216,10 @@ class Analysis:
             ...     Path(folder, "report.html").read_text("utf-8")[:15]
             '<!doctype html>'
         """
-        from tracetool.report import html
+        from tracetool.report import details, html
 
-        Path(path).write_text(html.render(self, redact=redact), encoding="utf-8")
+        found = details.gather(self.recorded, self) if self.recorded is not None else None
+        Path(path).write_text(html.render(self, redact=redact, details=found), encoding="utf-8")
 
     def _repr_html_(self) -> str:
         rules = list(dict.fromkeys(verdict.rule for verdict in self.verdicts))

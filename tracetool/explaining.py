@@ -98,7 +98,12 @@ def explain(trace: Trace, name: str, policy: str | None = None) -> Explanation:
     if rows["page_id"][0] is None or not rows["evidence"].list.len()[0]:
         path = trace.raw.metadata.path
         raise Unanswerable(f"{rows['id'][0]} is about no page that the trace knows", path=path, hint=f"it says: {rows['summary'][0]}")
-    return _Explainer(trace, replay, findings, with_fingerprints(rows, [replay], trace).row(0, named=True)).explanation()
+    return explained(trace, replay, findings, with_fingerprints(rows, [replay], trace).row(0, named=True))
+
+
+def explained(trace: Trace, replay: Replay, findings: pl.DataFrame, finding: Mapping[str, Any]) -> Explanation:
+    """Explain one row of `findings`, those of `replay`; the row is about a page, has evidence and its fingerprint."""
+    return _Explainer(trace, replay, findings, finding).explanation()
 
 
 def _unknown(trace: Trace, name: str, policy: str, findings: pl.DataFrame) -> UnknownEvent | Unanswerable:

@@ -173,12 +173,12 @@ def marks(
 ) -> Iterator[Mark]:
     """The steps of a story, at most `most`, those around `act`; `stories` share its times and colours."""
     begin, end = storyline.span(stories)
-    at = next((number for number, step in enumerate(story.steps) if step is act), 0)
+    at = next((number for number, step in enumerate(story.steps) if step == act), 0)
     first = max(0, min(at - most // 2, len(story.steps) - most))
     pages = storyline.page_names(stories)
     for number, step in enumerate(story.steps[first : first + most], first + 1):
         danger = storyline.danger_of(step, unsafe)
-        yield Mark(since(step.ts - begin, end - begin), chips(step.text, pages), danger, number, step is act, step in parted)
+        yield Mark(since(step.ts - begin, end - begin), chips(step.text, pages), danger, number, step == act, step in parted)
 
 
 def chips(text: str, pages: tuple[str, ...]) -> Markup:

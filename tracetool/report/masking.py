@@ -57,7 +57,7 @@ def _texts(e: Explanation) -> Iterable[str]:
 def _explanation(e: Explanation, stories: Iterable[Story], texts: Iterable[str]) -> Explanation:
     following, cleaned = iter(stories), iter(texts)
     story = next(following)
-    at = next((number for number, step in enumerate(e.story.steps) if step is e.act), None)
+    at = next((number for number, step in enumerate(e.story.steps) if step == e.act), None)
     return replace(
         e,
         story=story,

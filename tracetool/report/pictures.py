@@ -343,6 +343,6 @@ class _Families:
                 told["danger"] = f"{danger.rule}, {danger.certainty}"
             if step in parted:
                 told["parts"] = True
-            if step is act:
+            if step == act:
                 told["here"] = True
             yield told

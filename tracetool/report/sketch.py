@@ -130,7 +130,7 @@ class _Sketch:
 
         x, y = self._x(step.ts), self._y(self._places[step.owner].top + MARKS)
         bad = danger_of(step, self._unsafe) is not None
-        state = "bad" if bad else "here" if step is self._act else "step"
+        state = "bad" if bad else "here" if step == self._act else "step"
         if bad:
             shape = Markup('<path class="bad" d="M{} {}h8l6 6v8l-6 6h-8l-6-6v-8z"/>').format(x - 4, y - 10)
         elif _SYMBOLS.get(step.act) == "diamond":
