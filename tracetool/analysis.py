@@ -105,7 +105,10 @@ class Held:
 
 @dataclass(frozen=True)
 class Step:
-    """One sentence of a story: what happened at `ts`; `act` is one of map, fork, reference, copy, reuse, unmap, exit, release, swap."""
+    """One sentence of a story: what happened at `ts`; `act` is one of map, fork, reference, copy, reuse, store, unmap, exit, release, swap.
+
+    reuse: a fault that the kernel resolved in place; store: one that does not fault under the policy, as its entry is writable.
+    """
 
     ts: int
     owner: str

@@ -33,6 +33,8 @@ FAMILIES_TOLD: Final = 12
 MANY_DECISIONS: Final = 100_000
 #: Rows of a table that one story tells at most.
 ROWS_TOLD: Final = 40
+#: What a finding has of its policy alone. (Of what a policy makes, pages have numbers of their own.)
+_OF_POLICY: Final = frozenset({"id", "policy", "fingerprint", "page_id"})
 _DECIDED: Final = ("copy", "reuse", "early-copy", "unshare")
 
 
@@ -88,17 +90,29 @@ def gather(trace: Trace, analysis: Analysis, prices: Prices | None = None) -> De
     )
 
 
-def groups(analysis: Analysis) -> list[Neighbours]:
-    """The findings, worst first, neighbours of one cause as one."""
-    return list(neighbours(together(worst_first(analysis))))
+@dataclass(frozen=True)
+class Alike:
+    """Neighbours that several replays have in common but for their names: `first` is that of the first of `policies`."""
+
+    first: Neighbours
+    policies: tuple[str, ...]
 
 
-def chosen(found: Sequence[Neighbours], most: int) -> list[Neighbours]:
+def groups(analysis: Analysis) -> list[Alike]:
+    """The findings, worst first: neighbours of one cause as one, and what several replays have alike."""
+    alike: dict[tuple[object, ...], list[Neighbours]] = {}
+    for each in neighbours(together(worst_first(analysis))):
+        row = {name: value for name, value in each.first.items() if name not in _OF_POLICY}
+        alike.setdefault((each.count, each.low, *map(str, row.values())), []).append(each)
+    return [Alike(found[0], tuple(each.first["policy"] for each in found)) for found in alike.values()]
+
+
+def chosen(found: Sequence[Alike], most: int) -> list[Neighbours]:
     """Those worth telling: the worst of each cause, then more of the same."""
     seen: set[tuple[object, ...]] = set()
     first: list[Neighbours] = []
     more: list[Neighbours] = []
-    for each in found:
+    for each in (alike.first for alike in found):
         cause = (each.first["rule"], each.first["policy"], each.fingerprints)
         (more if cause in seen else first).append(each)
         seen.add(cause)

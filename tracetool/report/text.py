@@ -231,7 +231,7 @@ def _finding(analysis: Analysis, found: Neighbours) -> Iterator[RenderableType]:
     head = f"{found.name}  {row['certainty']} {row['rule']} under {row['policy']} ({row['severity']}), {at}"
     yield _hanging("  ", head, _STYLES["defect"] if (row["certainty"], row["severity"]) == ("certain", "defect") else "")
     yield _hanging("      ", found.told, "")
-    if remedy := summary.remedy(row["rule"]):
+    if remedy := summary.remedy(row["rule"], row["severity"]):
         yield _hanging("      ", f"remedy: {remedy}", "")
     if found.fingerprints:
         yield _hanging("      ", f"fingerprint: {', '.join(found.fingerprints)}", "dim")
