@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 from unittest import mock
@@ -26,7 +27,8 @@ from tracetool.rules import RULES
 DOCS: Final = Path(__file__).resolve().parent.parent / "docs"
 #: A part: its begin with name and argument, what lies within, its end.
 PART: Final = re.compile(
-    r"(?P<begin>^<!-- (?P<name>[a-z-]+)(?: (?P<argument>[^:\n]+))?: `make docs-parts` writes this -->\n)(?P<within>.*?)(?P<end>^<!-- end -->$)",
+    r"(?P<begin>^<!-- (?P<name>[a-z-]+)(?: (?P<argument>[^:\n]+))?: `make docs-parts` writes this -->\n)"
+    r"(?P<within>.*?)(?P<end>^<!-- end -->$)",
     re.MULTILINE | re.DOTALL,
 )
 
@@ -59,7 +61,7 @@ def _help(command: str) -> str:
     return f"```text\n{help_of(command)}```\n"
 
 
-def rows(heads: tuple[str, ...], cells: list[tuple[str, ...]]) -> str:
+def rows(heads: tuple[str, ...], cells: Sequence[tuple[str, ...]]) -> str:
     """A table in Markdown."""
     lines = [heads, tuple("---" for _ in heads), *cells]
     return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
@@ -87,12 +89,20 @@ def _events(which: str) -> str:
     if which == "calls":
         names = [probe.event.removeprefix("sys_enter_") for probe in PROBES if probe.event.startswith("sys_enter_")]
         return f"{code(*names)}.\n"
-    told = [
-        (f"`{probe.event}`", _site(probe), code(*filter(None, (probe.mm and "mm", probe.other_mm, *probe.args))), probe.meaning, _rules(probe))
-        for probe in PROBES
-        if probe.site != "-" and not _is_call(probe) and (":" in probe.site) == (which == "tracepoints")
-    ]
-    return rows(("event", "recorded at", "fields that are read", "meaning", "rules that need it"), told)
+    listed = [probe for probe in PROBES if probe.site != "-" and not _is_call(probe)]
+    if which == "probes":
+        told = [(f"`{p.event}`", _site(p), _fields(p), p.meaning, _rules(p)) for p in listed if ":" not in p.site]
+        return rows(("event", "function", "fields that are read", "meaning", "needed by"), told)
+    # Those that mean the same and have nothing more to say stand together.
+    alike = itertools.groupby((p for p in listed if ":" in p.site), lambda p: (_fields(p), p.meaning))
+    return rows(
+        ("tracepoint", "fields that are read", "meaning"),
+        [(code(*(p.site for p in these)), fields, meaning) for (fields, meaning), these in alike],
+    )
+
+
+def _fields(probe: Probe) -> str:
+    return code(*filter(None, (probe.mm, probe.other_mm, *probe.args)))
 
 
 def _site(probe: Probe) -> str:
@@ -102,8 +112,11 @@ def _site(probe: Probe) -> str:
 
 
 def _rules(probe: Probe) -> str:
-    needing = [rule.name for rule in RULES.values() if probe.event in rule.needs]
-    return "all" if len(needing) == len(RULES) else code(*needing)
+    lacking = [rule.name for rule in RULES.values() if probe.event not in rule.needs]
+    if not lacking:
+        return "all rules"
+    needing = [name for name in RULES if name not in lacking]
+    return f"all but {code(*lacking)}" if len(lacking) < len(needing) else code(*needing)
 
 
 def _rule(name: str) -> str:
@@ -121,12 +134,13 @@ def _rule(name: str) -> str:
 _PINNED: Final = {"referenced": True, "maybe_pinned": True, "mm_has_pinned": True}
 #: What policies are asked about a store to a read-only entry: in words, and as facts.
 STORES: Final = (
-    ("nothing else refers to it, but it is not marked exclusive", Page()),
+    ("nothing else refers to it, not marked exclusive", Page()),
     ("it is marked exclusive", Page(exclusive=True)),
     ("another page table maps it", Page(mapped_elsewhere=True)),
-    ("a FOLL_GET reference is held", Page(referenced=True)),
+    ("a FOLL_GET reference is held, not marked exclusive", Page(referenced=True)),
     ("a FOLL_GET reference is held, marked exclusive", Page(referenced=True, exclusive=True)),
-    ("a FOLL_PIN is held", Page(**_PINNED)),
+    ("a FOLL_PIN is held, not marked exclusive", Page(**_PINNED)),
+    ("a FOLL_PIN is held, marked exclusive", Page(**_PINNED, exclusive=True)),
     ("it is in the swap cache", Page(swap_cached=True)),
     ("it waits in this CPU's LRU batch", Page(lru_batch=True)),
     ("it waits in another CPU's LRU batch", Page(lru_batch_elsewhere=True)),
