@@ -51,6 +51,8 @@ html_css_files: Final = ["site.css"]
 html_copy_source: Final = False
 html_show_sphinx: Final = False
 html_show_copyright: Final = False
+# Of a site in a folder a browser reads no other page to quote it.
+html_show_search_summary: Final = False
 
 # --- files outside of this folder -------------------------------------------------------------------------------------------------------
 

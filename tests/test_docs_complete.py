@@ -19,7 +19,7 @@ from tracetool_parsers.sniff import Format
 DOCS = PROJECT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 #: What typer says of types, which differs by its version: what is left are names and sentences, wherever lines end.
-TYPES = re.compile(r"<(?:str|int|float|path|file)(?: range)?>|\b(?:TEXT|INTEGER|FLOAT|PATH)(?: RANGE)?\b|[\[\]<>{}\s]")
+TYPES = re.compile(r"<(?:list\[)?(?:str|int|float|path)\]?(?: range)?>|\b(?:TEXT|INTEGER|FLOAT|PATH)(?: RANGE)?\b|\.\.\.|[\[\]<>{}\s]")
 
 
 def said(text: str) -> str:
