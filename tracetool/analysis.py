@@ -185,7 +185,7 @@ class Analysis:
 
     @functools.cached_property
     def costs(self) -> pl.DataFrame:
-        """What each replay decided and what that costs, `observed` first, then every policy: a polars DataFrame (`schema.COSTS`).
+        """What each replay decided and what that costs, `observed` first, then every policy, as a polars DataFrame (`schema.COSTS`).
 
         `policy`; decisions: `cow_faults`, `copies`, `reuses`, `early_copies`, `unshares`, `zero_fills` (copies in pages); beyond mapcount,
         which shares the most: `extra_copies` (pages), `extra_bytes` (bytes), `extra_ns` (ns); `time` (measured or assumed: where the price
