@@ -171,7 +171,8 @@ FAULTS: Final[Table] = {
 }
 
 RULES: Final = ("missed-cow", "wrong-cow", "cross-write", "fork-after-pin", "unnecessary-copy")
-AREAS: Final = ("heap", "stack", "mapping", "anonymous")
+#: Kinds of memory; unknown: made before the trace, or by calls that were not recorded, and no page fault there says what it is.
+AREAS: Final = ("heap", "stack", "file", "anonymous", "unknown")
 
 FINDINGS: Final[Table] = {
     "id": Column("String", "name of the finding, stable for a trace"),

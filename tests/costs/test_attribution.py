@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Final
 
 import polars as pl
@@ -29,7 +30,9 @@ class Made(Trace):
         self.machine = machine
         self.__dict__["history"] = rebuild(machine.events())
         self.__dict__["processes"] = processes(machine.events(), machine.source())
-        self.raw = machine.source()  # type: ignore[assignment]
+        source = machine.source()
+        named = {name: getattr(source, name) for name in ("counts", "formats", "table", "tables")}
+        self.raw = SimpleNamespace(metadata=SimpleNamespace(maps=()), **named)  # type: ignore[assignment]
 
     def replayed(self) -> Replay:
         return Replay(self.history, self.processes)
@@ -142,4 +145,4 @@ def test_where_a_store_came_from() -> None:
     user = told.filter(pl.col("site").str.starts_with("0x"))
     assert user.height > 10
     assert set(user["site"]) <= {f"{ip:#x}" for ip in faults["ip"]}
-    assert set(told["area"]) <= {"heap", "stack", "mapping", "anonymous"}
+    assert set(told["area"]) <= {"heap", "stack", "file", "anonymous"}, "every page had a fault in this trace"

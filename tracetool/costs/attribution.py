@@ -27,8 +27,9 @@ def decisions(trace: Trace, replay: Replay, symbols: Symbols | None = None) -> p
     """One row a decision of a replay, in its order; `symbols` name instructions.
 
     `event`, `ts`, `mm`, `pid`, `comm`, `address`, `decision`, `pages`; `because`: its reason, of a reference also whose it is; `process`
-    ("comm pid"), `area` (`schema.AREAS`), `site` (the instruction pointer, in hexadecimal; kernel, unknown), `fork` (number in
-    `forks.forks`; null: none), `reference` ("via kind access by comm"; null: none forced it).
+    ("comm pid"), `area` (`schema.AREAS`), `file` (the path of the file that is mapped there; null: none, or not told), `site` (the
+    instruction pointer, in hexadecimal; kernel, unknown), `fork` (number in `forks.forks`; null: none), `reference` ("via kind access by
+    comm"; null: none forced it).
     """
     rows = replay.fault_rows.filter(pl.col("decision").is_in(list(_COUNTED))).with_row_index("_row")
     table = forks(replay)
@@ -36,16 +37,16 @@ def decisions(trace: Trace, replay: Replay, symbols: Symbols | None = None) -> p
     places = instructions(rows["event"], trace)
     return rows.with_columns(
         held["reference"],
+        *areas(rows, trace).get_columns(),
         because=pl.when(pl.col("reason") != "reference")
         .then(pl.col("reason").cast(pl.String))
         .otherwise(pl.when(held["own"]).then(pl.lit("a reference of its own")).otherwise(pl.lit("a reference of another process"))),
         process=pl.format("{} {}", pl.col("comm").fill_null("?"), pl.col("pid").cast(pl.String).fill_null("?")),
-        area=areas(rows, trace),
         site=_site(places, symbols),
         fork=fork_of(rows, table),
     ).select(
-        "event", "ts", "mm", "pid", "comm", "address", pl.col("decision").cast(pl.String), "pages", "because", "process", "area", "site",
-        "fork", "reference",
+        "event", "ts", "mm", "pid", "comm", "address", pl.col("decision").cast(pl.String), "pages", "because", "process", "area", "file",
+        "site", "fork", "reference",
     )  # fmt: skip
 
 
