@@ -1,4 +1,4 @@
-"""Kinds of memory and the files behind them, on made-up histories: calls, faults, perf's records and trace-cmd's lists, alone and together."""
+"""Kinds of memory and the files behind them, on made-up histories: calls, faults, perf's records, trace-cmd's lists, and all together."""
 
 from __future__ import annotations
 
@@ -17,24 +17,14 @@ from tracetool.trace import Trace
 from tracetool.where.areas import areas
 from tracetool.where.covering import last_over
 from tracetool_parsers import RawTrace
-from tracetool_parsers.eventformat import EventFormat
 from tracetool_parsers.metadata import ProcessMaps
 
 A, B = 100, 107
 PRIVATE, ANONYMOUS, STACK_LIKE = 0x2, 0x22, 0x20022
-#: Records of perf, in whose system they are.
-RECORDS = ("comm", "mmap", "mmap2")
-
-
-class WithRecords(HandMade):
-    """A recording in which records of perf are perf's."""
-
-    def formats(self) -> Mapping[str, EventFormat]:
-        return {name: replace(each, system="perf") if name in RECORDS else each for name, each in super().formats().items()}
 
 
 def trace_of(machine: Machine, maps: Iterable[ProcessMaps] = ()) -> Trace:
-    raw = WithRecords(machine, {}, [], [])
+    raw = HandMade(machine, {}, [], [])
     raw.metadata = replace(raw.metadata, maps=tuple(maps))
     return Trace(cast(RawTrace, raw))
 

@@ -41,8 +41,10 @@ class ReplayCosts:
     headline: str
 
     def by(self, key: str) -> pl.DataFrame:
-        """The decisions summed by one of `attribution.KEYS`; `fork` gives each fork, also one of which nothing was copied."""
-        return self.forks if key == "fork" else summed(self.rows, key)
+        """The decisions summed by one of `attribution.KEYS`; `area` tells files apart (`file`), `fork` gives each fork, also one of which
+        nothing was copied.
+        """
+        return self.forks if key == "fork" else summed(self.rows, *(("area", "file") if key == "area" else (key,)))
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,16 @@ import pytest
 
 import tracetool
 from conftest import every_recording, fixture_path
-from engine.build import BASE, Machine, address
+from engine.build import BASE, VM_ANON, WRITE_FAULT, Machine, address, struct_page
+from timed import timed
+from tracetool.costing import cost_report
 from tracetool.costs import cost
 from tracetool.costs.attribution import KEYS, by_fork, decisions, headline, summed
 from tracetool.costs.forks import fork_of, forks
+from tracetool.costs.prices import load
 from tracetool.processes import processes
 from tracetool.replay import Replay, rebuild
+from tracetool.report.costs import render
 from tracetool.trace import Trace
 
 A, B, C = 10, 11, 12
@@ -50,8 +54,8 @@ def test_sums_by_whatever_equal_the_totals(path: Path) -> None:
         replay = trace.replay(policy)
         told, total = decisions(trace, replay), cost(replay)
         assert told.height > 0
-        for key in KEYS:
-            sums = summed(told, key)
+        for key in (*KEYS, ("area", "file")):
+            sums = summed(told, *([key] if isinstance(key, str) else key))
             counted = {name: sums[name].sum() for name in ("copies", "reuses", "zero_fills", "splits")}
             expected = {"copies": total.copied_pages, "reuses": total.reuses, "zero_fills": total.zero_fills, "splits": total.splits}
             assert counted == expected, (policy, key)
@@ -137,6 +141,32 @@ def test_a_reference_that_forces_a_copy_is_named_with_whose_it_is(holder: str, b
     assert told.select("because", "decision").rows() == [(because, "copy")]
     assert told["reference"].to_list() == [f"vmsplice get read by {'<...>' if holder == 'own' else 'prog'}"]
     assert headline(told).startswith("1 copies: 1 needed" if holder == "other" else "1 copies: 0 needed")
+
+
+def test_copies_of_a_file_are_told_from_others_and_named() -> None:
+    """Stores to two files' pages and to anonymous memory, all shared with a child; an escape in a path stays one for the terminal."""
+    m = Machine()
+    a = m.spawn(A)
+    for number, path in ((0, "/usr/lib/libc.so.6"), (1, "/tmp/\x1b[31mred")):
+        m.event("mmap2", A, pid=A, addr=address(number), len=4096, pgoff=0, filename=path)
+    for number in range(3):
+        m.fault(a, address(number), WRITE_FAULT, anonymous=number == 2)
+        m.map_new(A, a.mm, address(number), 50 + number)
+    m.fork(a, B, AREA)
+    for number in range(3):
+        m.fault(a, address(number), WRITE_FAULT, anonymous=number == 2)
+        m.event("cow_fault", A, mm=a.mm, address=address(number), vm_flags=VM_ANON, fault_flags=WRITE_FAULT, pte=(50 + number) << 12 | 0x65)
+        m.map_new(A, a.mm, address(number), 60 + number)
+        m.event("rmap_remove", A, mm=a.mm, page=struct_page(50 + number))
+        m.event("cow_fault_done", A, ret=8)
+    report = cost_report(timed(m), [], load(None))
+    told = {(row["area"], row["file"]): row["copies"] for row in report.replays[0].by("area").to_dicts()}
+    assert told == {("file", "/usr/lib/libc.so.6"): 1, ("file", "/tmp/\x1b[31mred"): 1, ("anonymous", None): 1}
+    text = render(report)
+    assert "  file libc.so.6 " in text
+    assert "/usr/lib" not in text
+    assert "\x1b" not in text
+    assert "red" in text
 
 
 def test_where_a_store_came_from() -> None:

@@ -79,14 +79,14 @@ def _reference(rows: pl.DataFrame, replay: Replay) -> pl.DataFrame:
     return rows.select("_row").join(found, on="_row", how="left", maintain_order="left").with_columns(pl.col("own").fill_null(False))
 
 
-def summed(rows: pl.DataFrame, key: str) -> pl.DataFrame:
-    """The decisions by one of `KEYS`: `faults`, `copies` (with early copies and unshares), `reuses`, `zero_fills`, most copies first.
+def summed(rows: pl.DataFrame, *keys: str) -> pl.DataFrame:
+    """The decisions by one of `KEYS` (`area`: also with `file`): `faults`, `copies` (with early copies and unshares), `reuses`, `zero_fills`, most copies first.
 
     What has no value there is in a row of its own (null), so that the sums are those of all decisions.
     """
     copies = pl.col("decision").is_in(list(COPIES))
     return (
-        rows.group_by(key, maintain_order=True)
+        rows.group_by(keys, maintain_order=True)
         .agg(
             faults=pl.len(),
             copies=pl.col("pages").filter(copies).sum(),

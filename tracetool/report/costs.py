@@ -72,12 +72,18 @@ def _grouped(rows: pl.DataFrame, key: str, of: ReplayCosts) -> Iterator[str]:
     yield from _table(
         [key, "copies", "share", "reuses", "zero-fills"],
         [
-            [row[key], row["copies"], f"{row['copies'] / total:.0%}", row["reuses"], row["zero_fills"]]
+            [_label(row, key), row["copies"], f"{row['copies'] / total:.0%}", row["reuses"], row["zero_fills"]]
             for row in shown.iter_rows(named=True)
         ],
     )
     if rows.height > shown.height:
         yield f"  and {rows.height - shown.height:,} more: --by {key}"
+
+
+def _label(row: dict[str, Any], key: str) -> str:
+    """What a row is about; a file by the last part of its path: the whole path is in the other formats."""
+    path = row.get("file") if key == "area" else None
+    return f"{row[key]} {path.rstrip('/').rpartition('/')[2] or path}" if path else str(row[key])
 
 
 def _forks(report: CostReport) -> Iterator[str]:

@@ -35,7 +35,7 @@ def areas(rows: pl.DataFrame, trace: Trace) -> pl.DataFrame:
         >>> import polars as pl, tracetool
         >>> trace = tracetool.open("fixtures/mail-6.1.dat")
         >>> areas(trace.replay().fault_rows.head(1).select("mm", "address", "event"), trace).rows()
-        [('stack', None)]
+        [('file', None)]
     """
     line = ancestors(rows["mm"].drop_nulls().unique(maintain_order=True), trace)
     asked = rows.select(pl.col("mm").cast(pl.Int32), pl.col("address").cast(pl.UInt64), pl.col("event").cast(pl.Int64))
