@@ -80,7 +80,8 @@ def _reference(rows: pl.DataFrame, replay: Replay) -> pl.DataFrame:
 
 
 def summed(rows: pl.DataFrame, *keys: str) -> pl.DataFrame:
-    """The decisions by one of `KEYS` (`area`: also with `file`): `faults`, `copies` (with early copies and unshares), `reuses`, `zero_fills`, most copies first.
+    """The decisions by one of `KEYS` (`area`: also with `file`): `faults`, `copies` (with early copies and unshares), `reuses`,
+    `zero_fills`, `splits`, most copies first.
 
     What has no value there is in a row of its own (null), so that the sums are those of all decisions.
     """

@@ -34,17 +34,29 @@ def _policies(report: CostReport) -> Iterator[str]:
     table = report.policies()
     yield f"extra: beyond mapcount, which shares the most; over kernel: beyond the recording's own policy ({report.kernel_policy});"
     yield "page-seconds: frames times how long they are in use"
+    yield from _tlb(report)
     yield from _table(
         ["policy", "faults", "copies", "reuses", "early", "unshares", "zero", "splits", "extra", "bytes", "time", "interval", "over kernel",
-         "TLB", "peak", "page-s once", "shared", "by reference"],
+         "TLB", "extra TLB", "TLB time", "peak", "page-s once", "shared", "by reference"],
         [
             [row["policy"], row["cow_faults"], row["copies"], row["reuses"], row["early_copies"], row["unshares"], row["zero_fills"],
              row["splits"], row["extra_copies"], size(row["extra_bytes"]), duration(row["extra_ns"]),
              f"{duration(row['extra_low_ns'])} to {duration(row['extra_high_ns'])}", row["extra_copies_over_kernel"], row["tlb_shootdowns"],
+             row["extra_tlb_shootdowns"], duration(row["extra_tlb_ns"]),
              row["peak_pages"], *(f"{row[f'page_seconds_{kind}']:.3g}" for kind in ("once", "shared", "referenced"))]
             for row in table.iter_rows(named=True)
         ],
     )  # fmt: skip
+
+
+def _tlb(report: CostReport) -> Iterator[str]:
+    first, further = report.prices.tlb_shootdown, report.prices.tlb_shootdown_cpu
+    told = (
+        "to be added to time" if report.price.time == "assumed" else "within time, which is measured with its shootdowns: not to be added"
+    )
+    yield "TLB: copies that other threads of the process have to be told of; extra TLB: beyond mapcount"
+    yield f"TLB time: assumed, {told}: {duration(round(first.value_ns))}, and {duration(round(further.value_ns))} for each CPU besides its own"
+    yield f"  ({printable(first.source)})"
 
 
 def _why(report: CostReport) -> Iterator[str]:
