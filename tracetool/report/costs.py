@@ -51,11 +51,11 @@ def _policies(report: CostReport) -> Iterator[str]:
 
 def _tlb(report: CostReport) -> Iterator[str]:
     first, further = report.prices.tlb_shootdown, report.prices.tlb_shootdown_cpu
-    told = (
-        "to be added to time" if report.price.time == "assumed" else "within time, which is measured with its shootdowns: not to be added"
-    )
+    measured = report.price.time != "assumed"
+    told = "within time, which is measured: not to be added" if measured else "to be added to time"
+    ns = duration(round(first.value_ns)), duration(round(further.value_ns))
     yield "TLB: copies that other threads of the process have to be told of; extra TLB: beyond mapcount"
-    yield f"TLB time: assumed, {told}: {duration(round(first.value_ns))}, and {duration(round(further.value_ns))} for each CPU besides its own"
+    yield f"TLB time: assumed, {told}: {ns[0]}, and {ns[1]} for each CPU besides its own"
     yield f"  ({printable(first.source)})"
 
 
