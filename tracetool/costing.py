@@ -19,7 +19,7 @@ from tracetool.policies import KERNEL, Policy, policy
 from tracetool.replay import OBSERVED, Replay
 from tracetool.schema import PAGE_SIZE
 from tracetool.trace import Trace
-from tracetool.where.symbols import Symbols
+from tracetool.where.symbols import Programs
 
 _COPIES: Final = ("copy", "early-copy", "unshare")
 #: Copies that take an entry away that other CPUs may hold; a copy of fork is for the child, whose memory no CPU uses yet.
@@ -116,7 +116,7 @@ class CostReport:
         return pl.DataFrame(rows)
 
 
-def cost_report(trace: Trace, policies: Sequence[Policy], prices: Prices, symbols: Symbols | None = None) -> CostReport:
+def cost_report(trace: Trace, policies: Sequence[Policy], prices: Prices, symbols: Programs | None = None) -> CostReport:
     """Work out what the observed replay and `policies` cost; `symbols` name the instructions that faulted."""
     asked = [trace.decided_by(each) for each in policies]
     replays = [trace.replay(OBSERVED), *(trace.replay(each) for each in asked)]
@@ -142,7 +142,7 @@ def cost_report(trace: Trace, policies: Sequence[Policy], prices: Prices, symbol
     )
 
 
-def _of_replay(trace: Trace, replay: Replay, prices: Prices, symbols: Symbols | None) -> ReplayCosts:
+def _of_replay(trace: Trace, replay: Replay, prices: Prices, symbols: Programs | None) -> ReplayCosts:
     rows, table = decisions(trace, replay, symbols), forks(replay)
     return ReplayCosts(
         name=replay.policy,

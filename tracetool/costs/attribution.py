@@ -11,7 +11,7 @@ from tracetool.replay import Replay
 from tracetool.trace import Trace
 from tracetool.where.areas import areas
 from tracetool.where.sites import instructions
-from tracetool.where.symbols import Symbols
+from tracetool.where.symbols import Programs
 
 #: Decisions that copy a page, and all that are counted.
 COPIES: Final = ("copy", "early-copy", "unshare")
@@ -23,7 +23,7 @@ INCIDENTAL: Final = ("swap-cache", "lru-batch", "ksm", "lock", "unmapping", "lar
 KEYS: Final = ("because", "process", "area", "site", "fork", "reference")
 
 
-def decisions(trace: Trace, replay: Replay, symbols: Symbols | None = None) -> pl.DataFrame:
+def decisions(trace: Trace, replay: Replay, symbols: Programs | None = None) -> pl.DataFrame:
     """One row a decision of a replay, in its order; `symbols` name instructions.
 
     `event`, `ts`, `mm`, `pid`, `comm`, `address`, `decision`, `pages`; `because`: its reason, of a reference also whose it is; `process`
@@ -42,7 +42,7 @@ def decisions(trace: Trace, replay: Replay, symbols: Symbols | None = None) -> p
         .then(pl.col("reason").cast(pl.String))
         .otherwise(pl.when(held["own"]).then(pl.lit("a reference of its own")).otherwise(pl.lit("a reference of another process"))),
         process=pl.format("{} {}", pl.col("comm").fill_null("?"), pl.col("pid").cast(pl.String).fill_null("?")),
-        site=_site(places, symbols),
+        site=_site(rows, places, trace, symbols),
         fork=fork_of(rows, table),
     ).select(
         "event", "ts", "mm", "pid", "comm", "address", pl.col("decision").cast(pl.String), "pages", "because", "process", "area", "file",
@@ -50,11 +50,14 @@ def decisions(trace: Trace, replay: Replay, symbols: Symbols | None = None) -> p
     )  # fmt: skip
 
 
-def _site(places: pl.DataFrame, symbols: Symbols | None) -> pl.Series:
+def _site(rows: pl.DataFrame, places: pl.DataFrame, trace: Trace, symbols: Programs | None) -> pl.Series:
+    """The instruction of each decision: its function where symbols name it, else its address."""
     distinct = places["ip"].drop_nulls().unique()
-    names = [(symbols and symbols.name(ip)) or f"{ip:#x}" for ip in distinct.to_list()]
-    named = pl.DataFrame({"ip": distinct, "site": pl.Series(names, dtype=pl.String)})
+    named = pl.DataFrame({"ip": distinct, "site": pl.Series([f"{ip:#x}" for ip in distinct], dtype=pl.String)})
     told = places.join(named, on="ip", how="left", maintain_order="left")
+    if symbols is not None:
+        functions = symbols.names(rows.select("mm", "event").with_columns(places["ip"]), trace)
+        told = told.with_columns(site=pl.coalesce(functions, "site"))
     return told.select(site=pl.when("kernel").then(pl.lit("kernel")).otherwise(pl.col("site").fill_null("unknown")))["site"]
 
 
