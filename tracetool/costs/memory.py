@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from tracetool.costs.once import once
 from tracetool.replay import Replay
 from tracetool.replay import columns as k
 
@@ -30,6 +31,7 @@ class Memory:
     page_seconds: dict[str, float]
 
 
+@once
 def memory(replay: Replay) -> Memory:
     """Follow every page of a replay from its first mapping to its last mapping or reference."""
     events = replay.history.events
