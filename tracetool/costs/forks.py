@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from tracetool.costs.once import once
 from tracetool.memory_events import Op
 from tracetool.memory_events import codes as c
 from tracetool.processes import owners, with_names
 from tracetool.replay import Replay
 from tracetool.replay import columns as k
+from tracetool.where.once import once
 
 Ints = npt.NDArray[Any]
 

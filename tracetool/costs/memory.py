@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from tracetool.costs.once import once
 from tracetool.replay import Replay
 from tracetool.replay import columns as k
+from tracetool.where.once import once
 
 Ints = npt.NDArray[Any]
 

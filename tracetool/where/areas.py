@@ -12,6 +12,7 @@ from tracetool.memory_events import Op
 from tracetool.memory_events import codes as c
 from tracetool.trace import Trace
 from tracetool.where.maps import ancestors, maps
+from tracetool.where.once import once
 from tracetool.where.ranges import has
 
 #: Where x86-64 puts the stack: within 16 GiB of the end of user memory, more than any mapping comes near (arch/x86/mm/mmap.c,
@@ -105,6 +106,7 @@ def _in_heap(asked: pl.DataFrame, line: pl.DataFrame, trace: Trace) -> pl.Series
     return found.select(in_heap=inside)["in_heap"]
 
 
+@once
 def _heaps(trace: Trace) -> pl.DataFrame:
     """From where to where the heap of each address space reached, as brk returned it: `mm`, `low`, `high`."""
     empty = pl.DataFrame(schema={"mm": pl.Int32, "low": pl.UInt64, "high": pl.UInt64})

@@ -7,7 +7,6 @@ A call and a record tell when; a list (trace-cmd's PROCMAPS) does not: it is ask
 
 from __future__ import annotations
 
-import weakref
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +17,7 @@ from tracetool import schema
 from tracetool.memory_events import Op
 from tracetool.trace import Trace
 from tracetool.where.covering import last_over
+from tracetool.where.once import once
 from tracetool.where.ranges import has, ranges
 from tracetool.where.records import lists, records
 
@@ -49,16 +49,12 @@ class Maps:
         return timed.select(pl.when(untold).then(listed[name]).otherwise(timed[name]).alias(name) for name in timed.columns)
 
 
-_KNOWN: weakref.WeakKeyDictionary[Trace, Maps] = weakref.WeakKeyDictionary()
-
-
+@once
 def maps(trace: Trace) -> Maps:
     """The ranges of a trace; worked out once."""
-    if trace not in _KNOWN:
-        order = pl.col("told").replace_strict(_ORDER, range(len(_ORDER)), return_dtype=pl.Int8)
-        timed = pl.concat([_calls(trace), records(trace)]).sort("at", order, maintain_order=True)
-        _KNOWN[trace] = Maps(_named(_moved(timed, trace)), lists(trace))
-    return _KNOWN[trace]
+    order = pl.col("told").replace_strict(_ORDER, range(len(_ORDER)), return_dtype=pl.Int8)
+    timed = pl.concat([_calls(trace), records(trace)]).sort("at", order, maintain_order=True)
+    return Maps(_named(_moved(timed, trace)), lists(trace))
 
 
 def ancestors(spaces: pl.Series, trace: Trace) -> pl.DataFrame:
