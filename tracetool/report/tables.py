@@ -111,7 +111,10 @@ def times(details: Details) -> Table:
         )
         for row in details.times.distribution().iter_rows(named=True)
     ]
-    caption = "Time of COW faults with both ends in the trace, less other faults in them, preemption and what recording costs. The price of a copy leaves out copies of pages of files."
+    caption = (
+        "Time of COW faults with both ends in the trace, less other faults in them, preemption and what recording costs. "
+        "The price of a copy leaves out copies of pages of files."
+    )
     return Table("times-table", caption, ("decision", "faults", "left out", "5th percentile", "median", "95th", "worst"), tuple(rows))
 
 
