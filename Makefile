@@ -3,7 +3,7 @@
 VENV := .venv
 LOWEST := .venv-lowest
 BIN := $(VENV)/bin
-SOURCES := tracetool parsers/tracetool_parsers fixtures benchmarks tests .ci
+SOURCES := tracetool parsers/tracetool_parsers fixtures benchmarks tests docs/conf.py .ci
 SUITABLE := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c '$(SUITABLE)' 2>/dev/null && echo $$p && break; done)
@@ -16,7 +16,7 @@ SECONDS ?= 60
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-checked test-browser lint format bench fuzz test-lowest clean
+.PHONY: help demo test test-checked test-browser lint format docs docs-parts bench fuzz test-lowest clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -44,6 +44,14 @@ lint: $(VENV)/.installed-tools ## check style, format, types and layering
 format: $(VENV)/.installed-tools ## write the format that `lint` asks for
 	$(BIN)/ruff check --fix-only $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
+
+docs: $(VENV)/.installed-docs ## build the documentation into build/docs; warnings are errors
+	@$(BIN)/sphinx-build -E -W --keep-going -n -q docs build/docs
+	@$(BIN)/python .ci/offline.py build/docs
+	@echo "The documentation: build/docs/index.html (no network needed)."
+
+docs-parts: $(VENV)/.installed ## write the parts of docs/ that come from the code: help texts, tables, lists of events
+	@cd tests && ../$(BIN)/python -m splices
 
 # Peers that are missing are named and left out. Debian: trace-cmd linux-perf gcc pkg-config libtracecmd-dev libtracefs-dev libtraceevent-dev.
 bench: $(VENV)/.installed ## measure speed and memory, against trace-cmd, libtracecmd and perf
@@ -76,6 +84,10 @@ $(VENV)/.installed-tools: pyproject.toml | $(BIN)/python
 
 $(VENV)/.installed-browser: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,browser]'
+	@touch $(VENV)/.installed $@
+
+$(VENV)/.installed-docs: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	@touch $(VENV)/.installed $@
 
 $(VENV)/.installed-fuzz: pyproject.toml | $(BIN)/python

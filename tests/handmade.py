@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -18,6 +19,8 @@ from tracetool_parsers.losses import Loss, losses_table
 from tracetool_parsers.metadata import Metadata
 
 PATH = "folder/hand-made"
+#: Records of perf itself.
+RECORDS = ("comm", "mmap", "mmap2")
 
 
 class HandMade:
@@ -35,7 +38,7 @@ class HandMade:
         self.losses = losses_table(list(losses))
 
     def formats(self) -> Mapping[str, EventFormat]:
-        return self._source.formats()
+        return {name: replace(each, system="perf") if name in RECORDS else each for name, each in self._source.formats().items()}
 
     def counts(self) -> dict[str, int]:
         return {name: count for name, count in self._source.counts().items() if count}

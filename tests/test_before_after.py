@@ -110,7 +110,7 @@ def test_kinds_of_memory_are_groups_of_their_own() -> None:
     def run(stack: int) -> Trace:
         m = Machine()
         a = m.spawn(A)
-        m.event("sys_enter_mmap", A, addr=0, len=4 * PAGE, prot=3, flags=0x22)
+        m.event("sys_enter_mmap", A, addr=0, len=4 * PAGE, prot=3, flags=2)
         m.event("sys_exit_mmap", A, ret=address(0))
         places = [address(0), address(9), *(STACK - PAGE * (1 + number) for number in range(stack))]
         for number, at in enumerate(places):
@@ -122,7 +122,7 @@ def test_kinds_of_memory_are_groups_of_their_own() -> None:
 
     found = before_after([run(2)], [run(3)])
     copies = {key[1]: value for key, value in told(found, all_of=True).items() if key[3] == "copies"}
-    assert copies == {"mapping": (1, 1), "anonymous": (1, 1), "stack": (2, 3)}
+    assert copies == {"file": (1, 1), "anonymous": (1, 1), "stack": (2, 3)}
 
 
 def test_what_only_one_side_can_tell_apart_is_told_apart_on_neither() -> None:
@@ -138,24 +138,50 @@ def test_what_only_one_side_can_tell_apart_is_told_apart_on_neither() -> None:
     assert again.generalised == frozenset()
 
 
-def test_areas_that_only_one_side_can_tell_are_anonymous_on_both() -> None:
-    def run(mapped: bool) -> Trace:
-        m = Machine()
+@pytest.mark.parametrize("mapped", ["mmap", "brk"])
+def test_areas_that_only_one_side_can_tell_are_unknown_on_both(mapped: str) -> None:
+    """The other side has neither the call nor what faults say of areas."""
+
+    def run(mapped: str) -> Trace:
+        m = Machine(without=["mm_fault.vm_ops"])
         a = m.spawn(A)
-        if mapped:
+        if mapped == "mmap":
             m.event("sys_enter_mmap", A, addr=0, len=4 * PAGE, prot=3, flags=0x22)
             m.event("sys_exit_mmap", A, ret=address(0))
+        for end in (0, 4) if mapped == "brk" else ():
+            m.event("sys_enter_brk", A, brk=address(end))
+            m.event("sys_exit_brk", A, ret=address(end))
         m.touch(a, address(0), 0x2000)
         m.fork(a, B, [(address(0), 1)])
         m.vmsplice(a, address(0), 0x2000)
         store(m, a, address(0), 0x2000, 0x4000)
         return timed(m, NAMES)
 
-    found = before_after([run(mapped=True)], [run(mapped=False)])
-    assert found.generalised == {"mapping"}
+    found = before_after([run(mapped)], [run("")])
+    assert found.generalised == {"anonymous" if mapped == "mmap" else "heap"}
     assert told(found) == {}
     (finding,) = found.table.filter(pl.col("level") == "finding").to_dicts()
-    assert (finding["before"], finding["after"], finding["area"], finding["fingerprint"]) == (1, 1, "anonymous", None)
+    assert (finding["before"], finding["after"], finding["area"], finding["fingerprint"]) == (1, 1, "unknown", None)
+
+
+def test_a_heap_that_one_side_takes_for_other_anonymous_memory_is_unknown_on_both() -> None:
+    """Faults say that it is anonymous; that it is the heap, only brk says."""
+
+    def run(grown: bool) -> Trace:
+        m = Machine()
+        a = m.spawn(A)
+        for end in (0, 4) if grown else ():
+            m.event("sys_enter_brk", A, brk=address(end))
+            m.event("sys_exit_brk", A, ret=address(end))
+        m.touch(a, address(0), 0x2000)
+        m.fork(a, B, [(address(0), 1)])
+        store(m, a, address(0), 0x2000, 0x4000)
+        return timed(m, NAMES)
+
+    found = before_after([run(grown=True)], [run(grown=False)])
+    assert found.generalised == {"heap"}
+    assert told(found) == {}
+    assert before_after([run(grown=False)], [run(grown=False)]).generalised == frozenset()
 
 
 # --- what is counted ------------------------------------------------------------------------------------------------------------------
@@ -531,7 +557,7 @@ def test_pages_from_swap_are_copied_for_the_swap_cache_on_5_10_alone(traces: Pat
     assert one(found, "copies")["difference"] == -16
     assert told(found, "total", because=True)[None, None, None, "copies", "swap-cache"] == (16, 0)
     first = found.table.filter(pl.col("level") == "call_site").row(0, named=True)
-    assert (first["program"], first["area"], first["quantity"], first["difference"]) == ("cowlab", "mapping", "copies", -16)
+    assert (first["program"], first["area"], first["quantity"], first["difference"]) == ("cowlab", "anonymous", "copies", -16)
     assert first["only"] == "before"
     gone = one(found, "findings", "finding")
     assert (gone["rule"], gone["before"], gone["after"]) == ("unnecessary-copy", 16, 0)
@@ -552,7 +578,7 @@ def test_the_lost_pages_of_a_buffer_are_gone_on_6_1(traces: Path) -> None:
     assert (gone["rule"], gone["certainty"], gone["severity"], gone["only"]) == ("wrong-cow", "certain", "defect", "before")
     assert (gone["before"], gone["after"]) == (expected["5.10"], expected["6.1"]) == (4, 0)
     assert one(found, "copies")["difference"] == -4
-    assert ("cowlab", "mapping", gone["call_site"], "copies", "a reference of its own") in told(found, because=True)
+    assert ("cowlab", "anonymous", gone["call_site"], "copies", "a reference of its own") in told(found, because=True)
 
 
 def test_under_page_count_what_6_1_would_lose_is_possible(traces: Path) -> None:

@@ -29,14 +29,48 @@ TOOL = f"""tracetool() {{ {sys.executable} -c 'from tracetool.cli import main; m
 
 
 def blocks(language: str) -> list[ParameterSet]:
-    """The code of each block of that language, with its page and line."""
+    """The code of each block of that language, and the block of text that follows it (None: none), with page and line."""
     found = []
     for page in PAGES:
         text = page.read_text()
-        for match in re.finditer(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        for match in re.finditer(rf"^```{language}\n(.*?)^```$(?:\n+```text\n(.*?)^```$)?", text, re.MULTILINE | re.DOTALL):
             line = text.count("\n", 0, match.start()) + 1
-            found.append(pytest.param(match[1], id=f"{page.relative_to(PROJECT)}:{line}"))
+            found.append(pytest.param(match[1], match[2], id=f"{page.relative_to(PROJECT)}:{line}"))
     return found
+
+
+def told_wrong(shown: str, printed: str) -> str | None:
+    """The first shown line that is not what was printed there; None: all are. A line `...` stands for any number of lines."""
+    there = iter([line.rstrip() for line in printed.splitlines()])
+    skipping = False
+    for line in shown.splitlines():
+        if line == "...":
+            skipping = True
+        elif line != (next((each for each in there if each == line), None) if skipping else next(there, None)):
+            return line
+        else:
+            skipping = False
+    left = None if skipping else next(there, None)
+    return None if left is None else f"(the end), but there is: {left}"
+
+
+@pytest.mark.parametrize(
+    ("shown", "wrong"),
+    [
+        ("a\nb\nc\n", None),
+        ("a\n...\n", None),
+        ("...\nb\nc\n", None),
+        ("a\n...\nc\n", None),
+        ("a\nb\n", "(the end), but there is: c"),
+        ("a\nx\nc\n", "x"),
+        ("a\nc\n", "c"),
+        ("a\n...\nx\n...\n", "x"),
+        ("a\nb\nc\nd\n", "d"),
+        ("...\nc\nb\n", "b"),
+    ],
+)
+def test_shown_lines_are_those_that_were_printed(shown: str, wrong: str | None) -> None:
+    assert told_wrong(shown, "a\nb  \nc\n") == wrong
 
 
 @pytest.fixture
@@ -49,10 +83,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("code", blocks("sh"))
+@pytest.mark.parametrize(("code", "shown"), blocks("sh"))
 @pytest.mark.usefixtures("folder")
-def test_commands_run(code: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_run(code: str, shown: str | None, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """They end as they should, and print what is shown below them."""
     monkeypatch.setenv("TRACETOOL_LOOPS", "python")
+    printed = ""
     for command in code.splitlines():
         # Codes that the comment beside a command names are its answers.
         answers = {0, *map(int, re.findall(r"# exit (\d)", command))}
@@ -62,8 +98,9 @@ def test_commands_run(code: str, capfd: pytest.CaptureFixture[str], monkeypatch:
         else:
             assert program == "tracetool"
             result = run(capfd, *arguments)
-            code_of, errors = result.code, result.err
+            code_of, errors, printed = result.code, result.err, printed + result.out
         assert code_of in answers, f"{command}\n{errors}"
+    assert shown is None or told_wrong(shown, printed) is None, printed
 
 
 def piped(command: str, program: str) -> tuple[int, str]:
@@ -76,14 +113,18 @@ def piped(command: str, program: str) -> tuple[int, str]:
 
 
 @pytest.mark.usefixtures("folder")
-@pytest.mark.parametrize("code", blocks("python"))
-def test_python_runs(code: str) -> None:
+@pytest.mark.parametrize(("code", "shown"), blocks("python"))
+def test_python_runs(code: str, shown: str | None, capfd: pytest.CaptureFixture[str]) -> None:
+    """It fails nowhere, and prints what is shown below it."""
     exec(compile(code, "<example>", "exec"), {"__name__": "example"})
+    printed = capfd.readouterr().out
+    assert shown is None or told_wrong(shown, printed) is None, printed
 
 
 def test_there_are_examples() -> None:
     assert len(blocks("sh")) >= 5
     assert len(blocks("python")) >= 5
+    assert sum(block.values[1] is not None for language in ("sh", "python") for block in blocks(language)) >= 20
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(PROJECT).as_posix())

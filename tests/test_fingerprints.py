@@ -28,7 +28,9 @@ USER, KERNEL = 0x255, 0x215  # FAULT_FLAG_USER and without
 def recorded(machine: Machine) -> Trace:
     """What a machine said, as an opened trace."""
     source = machine.source()
-    metadata = SimpleNamespace(path="made.dat", format="trace.dat v7", kernel="6.1.0", clock="global", cpus=1, notes=(), cmdlines={})
+    metadata = SimpleNamespace(
+        path="made.dat", format="trace.dat v7", kernel="6.1.0", clock="global", cpus=1, notes=(), cmdlines={}, maps=()
+    )
     raw = SimpleNamespace(
         metadata=metadata,
         losses=LOSSES.empty_table(),
@@ -125,7 +127,11 @@ def grown(low: int, high: int) -> Callable[[Machine, Process], None]:
     return before
 
 
-MAPPED = made("mmap", {"addr": 0, "len": 4 * PAGE, "prot": 3, "flags": 0x22}, BASE)
+def mapped(flags: int) -> Callable[[Machine, Process], None]:
+    return made("mmap", {"addr": 0, "len": 4 * PAGE, "prot": 3, "flags": flags}, BASE)
+
+
+MAPPED, OF_A_FILE = mapped(0x22), mapped(0x2)
 
 
 def test_what_makes_another_cause_makes_another_fingerprint() -> None:
@@ -133,7 +139,7 @@ def test_what_makes_another_cause_makes_another_fingerprint() -> None:
         "instruction": leak(ip=0x5555_5555_5BBA),
         "holder": leak(names=("other", "writer")),
         "writer": leak(names=("holder", "other")),
-        "area": leak(before=MAPPED),
+        "area": leak(before=OF_A_FILE),
         "no instruction": leak(store=unrecorded),
     }
     fingerprints = {name: only(machine)["fingerprint"] for name, machine in others.items()} | {"first": only(leak())["fingerprint"]}
@@ -222,10 +228,10 @@ def test_a_fault_within_the_same_microsecond_does_not_hide_the_instruction() -> 
 @pytest.mark.parametrize(
     ("at", "before", "area"),
     [
-        pytest.param(BASE, None, "anonymous", id="nothing says"),
-        pytest.param(BASE, MAPPED, "mapping", id="in a mapping"),
-        pytest.param(BASE + 3 * PAGE, MAPPED, "mapping", id="its last page"),
-        pytest.param(BASE + 4 * PAGE, MAPPED, "anonymous", id="beyond a mapping"),
+        pytest.param(BASE, None, "anonymous", id="by the fault alone"),
+        pytest.param(BASE, MAPPED, "anonymous", id="in anonymous memory"),
+        pytest.param(BASE + 3 * PAGE, OF_A_FILE, "file", id="the last page of a file's mapping"),
+        pytest.param(BASE + 4 * PAGE, OF_A_FILE, "anonymous", id="beyond it"),
         pytest.param(0x5555_0000_1000, grown(0x5555_0000_0000, 0x5555_0000_2000), "heap", id="in the heap, before fork"),
         pytest.param(0x5555_0000_2000, grown(0x5555_0000_0000, 0x5555_0000_2000), "anonymous", id="beyond the heap"),
         pytest.param(0x7FFC_1234_5000, None, "stack", id="below the end of user memory"),
@@ -282,4 +288,4 @@ def test_the_four_pages_of_a_buffer_have_one_fingerprint_each(traces: Path) -> N
     findings = tracetool.analyse(traces / "5.10" / "iouring_ro.dat").findings.filter(policy="observed")
     assert findings.height == 4
     assert findings["fingerprint"].n_unique() == 1
-    assert findings.select(pl.col("via", "area").unique()).row(0) == ("io_uring", "mapping")
+    assert findings.select(pl.col("via", "area").unique()).row(0) == ("io_uring", "anonymous")

@@ -134,7 +134,7 @@ def test_was_any_sharing_unsafe(answers: dict[str, dict[str, Any]]) -> None:
 
 
 def test_what_page_count_costs_and_why(answers: dict[str, dict[str, Any]]) -> None:
-    """docs/costs.md: 5.10, which has page-count, copied 244 pages of the same program, 6 of them for LRU batches."""
+    """docs/cost.md: 5.10, which has page-count, copied 244 pages of the same program, 6 of them for LRU batches."""
     told = {row[0]: row[1:] for row in lines(answers, "costs")}
     assert (told["page-count"][1], told["page-count"][3], told["page-count"][4]) == ("244", "6", str(6 * 4096))
     because = {row[0]: row[1:] for row in lines(answers, "because")}

@@ -27,9 +27,22 @@ from tracetool.trace import open as open_trace
 
 
 def analyse(trace: Trace | str | os.PathLike[str], policies: Iterable[Policy] | None = None, baseline: Baseline | None = None) -> Analysis:
-    """Replay a trace (or the file of one) as observed and under `policies` (None: all that there are), and say what follows.
+    """Replay a trace as observed and under policies, and say what follows.
 
-    With a `baseline` the findings and verdicts are about what it does not have; stories tell all.
+    Args:
+        trace: a trace, or the file of one.
+        policies: those to replay under, besides what was observed; None: all that there are.
+        baseline: the findings of an earlier run; findings and verdicts are then about what it does not have. Stories tell all.
+
+    Raises:
+        TraceError: the file cannot be read.
+
+    Example:
+        >>> import tracetool
+        >>> from tracetool.policies import policy
+        >>> analysis = tracetool.analyse("fixtures/mail-6.1.dat", [policy("page-count"), policy("exclusive")])
+        >>> [(result.name, result.copies) for result in analysis.policies]
+        [('page-count', 11), ('exclusive', 11)]
     """
     if not isinstance(trace, Trace):
         trace = open_trace(trace)
@@ -61,6 +74,7 @@ def analyse(trace: Trace | str | os.PathLike[str], policies: Iterable[Policy] | 
         known=known,
         kernel=trace.kernel,
         observed_peak=costs[OBSERVED].peak_pages,
+        recorded=trace,
     )
 
 

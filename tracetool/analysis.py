@@ -7,16 +7,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
+
+import polars as pl
 
 from tracetool import notebook
 from tracetool.outcomes import Agreement, Kernel, RecordedDecision
-
-if TYPE_CHECKING:
-    import polars as pl
-
-    from tracetool.replay import Replay
-
+from tracetool.replay import Replay
+from tracetool.trace import Trace
 
 __all__ = [
     "Agreement", "Analysis", "Coverage", "Held", "Kernel", "Known", "PolicyResult", "RecordedDecision", "Stay", "Step", "Story",
@@ -107,7 +105,10 @@ class Held:
 
 @dataclass(frozen=True)
 class Step:
-    """One sentence of a story: what happened at `ts`; `act` is one of map, fork, reference, copy, reuse, unmap, exit, release, swap."""
+    """One sentence of a story: what happened at `ts`; `act` is one of map, fork, reference, copy, reuse, store, unmap, exit, release, swap.
+
+    reuse: a fault that the kernel resolved in place; store: one that does not fault under the policy, as its entry is writable.
+    """
 
     ts: int
     owner: str
@@ -151,8 +152,8 @@ class Analysis:
 
     `observed` counts by decision (keys: cow_faults, copies, reuses, early_copies, zero_fills, unshares, splits); `findings` is the table
     of that name; `stories` holds for the most telling page family one story a policy, `observed` first. Where findings were compared with
-    those of an earlier run, `known` says which, and `findings` and `verdicts` are about what is new. `observed_peak`: the most page frames
-    at once as the traced kernel decided; None: not known.
+    those of an earlier run, `known` says which, and `findings` and `verdicts` are about what is new. `recorded` is the trace itself (None:
+    not at hand). `observed_peak`: the most page frames at once as the traced kernel decided (None: not known).
 
     `findings` is a polars DataFrame (`schema.FINDINGS`), one row a page and cause: `id`, `rule`, `policy`, `certainty`, `severity`; `pid`,
     `comm` of the holder, `mm`, `address` (bytes), `pfn`, `page_id`; `from_ns`, the act that makes it unsafe, and `to_ns`, the end of the
@@ -181,10 +182,11 @@ class Analysis:
     known: Known | None = None
     kernel: Kernel | None = None
     observed_peak: int | None = None
+    recorded: Trace | None = field(default=None, repr=False, compare=False)
 
     @functools.cached_property
     def costs(self) -> pl.DataFrame:
-        """What each replay decided and what that costs, `observed` first, then every policy: a polars DataFrame (`schema.COSTS`).
+        """What each replay decided and what that costs, `observed` first, then every policy, as a polars DataFrame (`schema.COSTS`).
 
         `policy`; decisions: `cow_faults`, `copies`, `reuses`, `early_copies`, `unshares`, `zero_fills` (copies in pages); beyond mapcount,
         which shares the most: `extra_copies` (pages), `extra_bytes` (bytes), `extra_ns` (ns); `time` (measured or assumed: where the price
@@ -218,9 +220,10 @@ class Analysis:
             ...     Path(folder, "report.html").read_text("utf-8")[:15]
             '<!doctype html>'
         """
-        from tracetool.report import html
+        from tracetool.report import details, html
 
-        Path(path).write_text(html.render(self, redact=redact), encoding="utf-8")
+        found = details.gather(self.recorded, self) if self.recorded is not None else None
+        Path(path).write_text(html.render(self, redact=redact, details=found), encoding="utf-8")
 
     def _repr_html_(self) -> str:
         rules = list(dict.fromkeys(verdict.rule for verdict in self.verdicts))

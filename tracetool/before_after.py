@@ -27,7 +27,6 @@ from tracetool.errors import Unanswerable, Unusable
 from tracetool.fingerprints import with_fingerprints
 from tracetool.intervals import differences
 from tracetool.judging import found, traced
-from tracetool.memory_events import Op
 from tracetool.policies import Policy, chosen
 from tracetool.processes import RECORDERS
 from tracetool.replay import OBSERVED, Replay
@@ -35,6 +34,7 @@ from tracetool.rules import RULES, verdict
 from tracetool.rules.base import missing_events
 from tracetool.trace import Trace
 from tracetool.trace import open as open_trace
+from tracetool.where.ranges import has
 from tracetool.where.sites import call_sites
 
 __all__ = ["PER", "BeforeAfter", "Per", "Run", "before_after"]
@@ -57,6 +57,7 @@ _FINDING: Final = ("rule", "certainty", "severity", *KEYS, "via", "fingerprint")
 #: What makes a row of the result.
 _ROW: Final = ("level", *KEYS, "quantity", "because", "rule", "certainty", "severity", "via", "fingerprint")
 _UNKNOWN_SITE: Final = "unknown"
+_UNKNOWN_AREA: Final = "unknown"
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Run:
     `counts` has a row for each `program`, `area`, `call_site`, `decision` and `because` (String): `pages` and `decisions` (Int64).
     `findings` has the columns `_FINDING` and `count` (UInt32). `unseen` are stores of which only the policy would have made a decision, and
     which the trace cannot show. `kernel` says which policy the recorded decisions fit best; `missing` are events that rules need and that
-    were not recorded; `gaps` how often events were lost; `lacks` what of `heap`, `mapping` and `call_site` the trace cannot tell.
+    were not recorded; `gaps` how often events were lost; `lacks` what of `heap`, `anonymous`, `file` and `call_site` the trace cannot tell.
     """
 
     trace: TraceInfo
@@ -217,13 +218,13 @@ def _verdicts(trace: Trace, replay: Replay, findings: pl.DataFrame) -> Iterable[
 
 def _lacks(trace: Trace, counts: pl.DataFrame, findings: pl.DataFrame) -> Iterable[str]:
     """Which kinds of area or site a trace cannot tell of what it has, as the events that tell them are not in it."""
-    told, op = trace.raw.counts(), trace.history.events.op
+    told = trace.raw.counts()
     both = pl.concat([each.select(pl.col("area", "call_site").cast(pl.String)) for each in (counts, findings)])
-    if (both["area"] == "anonymous").any():
-        if not told.get("sys_exit_brk"):
-            yield "heap"
-        if not ((op == int(Op.MMAP)) | (op == int(Op.MREMAP))).any():
-            yield "mapping"
+    # Without brk's ends a heap is anonymous memory like other.
+    if both["area"].is_in(["anonymous", _UNKNOWN_AREA]).any() and not told.get("sys_exit_brk"):
+        yield "heap"
+    if (both["area"] == _UNKNOWN_AREA).any() and not has(trace, "mm_fault", "vm_ops"):
+        yield from ("anonymous", "file")
     if (both["call_site"] == _UNKNOWN_SITE).any() and not told.get("page_fault_user"):
         yield "call_site"
 
@@ -304,9 +305,11 @@ def _nothing() -> pl.DataFrame:
 
 
 def _merged(rows: pl.DataFrame, told: Iterable[str]) -> pl.DataFrame:
-    """With what only some runs can tell apart as one: areas as anonymous, call sites as unknown; a fingerprint has both in it."""
-    kinds = [name for name in told if name != "call_site"]
-    changes = [pl.when(pl.col("area").is_in(kinds)).then(pl.lit("anonymous")).otherwise("area").alias("area")] if kinds else []
+    """With what only some runs can tell apart as one: as unknown; a fingerprint has area and call site in it."""
+    kinds = {name for name in told if name != "call_site"}
+    # What one run knows as heap is anonymous to another, which does not know of heaps.
+    kinds |= {"anonymous"} if "heap" in kinds else set()
+    changes = [pl.when(pl.col("area").is_in(kinds)).then(pl.lit(_UNKNOWN_AREA)).otherwise("area").alias("area")] if kinds else []
     if "call_site" in told:
         changes.append(pl.when(pl.col("call_site") == "kernel").then("call_site").otherwise(pl.lit(_UNKNOWN_SITE)).alias("call_site"))
     if changes and "fingerprint" in rows.columns:

@@ -98,7 +98,17 @@ def explain(trace: Trace, name: str, policy: str | None = None) -> Explanation:
     if rows["page_id"][0] is None or not rows["evidence"].list.len()[0]:
         path = trace.raw.metadata.path
         raise Unanswerable(f"{rows['id'][0]} is about no page that the trace knows", path=path, hint=f"it says: {rows['summary'][0]}")
-    return _Explainer(trace, replay, findings, with_fingerprints(rows, [replay], trace).row(0, named=True)).explanation()
+    if replay.policy != OBSERVED:
+        findings = pl.concat([found(trace, trace.replay(OBSERVED)), findings])
+    return explained(trace, replay, findings, with_fingerprints(rows, [replay], trace).row(0, named=True))
+
+
+def explained(trace: Trace, replay: Replay, findings: pl.DataFrame, finding: Mapping[str, Any]) -> Explanation:
+    """Explain one row of `findings`, which are those of `replay` and of the observed one: their stories tell all harm to the page.
+
+    The row is about a page, has evidence and its fingerprint.
+    """
+    return _Explainer(trace, replay, findings, finding).explanation()
 
 
 def _unknown(trace: Trace, name: str, policy: str, findings: pl.DataFrame) -> UnknownEvent | Unanswerable:
@@ -123,8 +133,7 @@ class _Explainer:
         self._act = self._event_of_act()
         self._fault = self._found(replay.fault_rows.filter(pl.col("event") == self._act), "page_before")
         replays = [replay] if replay.policy == OBSERVED else [trace.replay(OBSERVED), replay]
-        own = findings.filter(pl.col("id") == finding["id"])
-        tellers = tell_page(replays, own, finding["page_id"], self._act, self._parties(), MOST_ROWS)
+        tellers = tell_page(replays, findings, finding["page_id"], self._act, self._parties(), MOST_ROWS)
         self._teller: Teller = tellers[-1]
         self._telling: Telling = tellers[-1].telling()
         self._observed = tellers[0].telling().story if len(tellers) > 1 else None
@@ -168,7 +177,7 @@ class _Explainer:
             certainty=finding["certainty"],
             severity=finding["severity"],
             summary=finding["summary"] or "",
-            remedy=rule.remedy,
+            remedy=rule.remedy_of(finding["severity"]),
             address=finding["address"],
             from_ns=int(self._trace.history.events.ts[self._act]) if finding["from_ns"] is None else finding["from_ns"],
             to_ns=finding["to_ns"],

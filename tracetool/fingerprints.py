@@ -32,7 +32,7 @@ _NUMBER: Final = r"\d+"
 def with_fingerprints(found: pl.DataFrame, replays: Iterable[Replay], trace: Trace) -> pl.DataFrame:
     """Fill the columns `area`, `call_site` and `fingerprint` of findings (`schema.FINDINGS`) of these replays of a trace.
 
-    `area` is told by brk and mmap calls and by the position of stacks; `call_site` by page_fault_user. A fingerprint is the first
+    `area` is that of `where.areas`; `call_site` by page_fault_user. A fingerprint is the first
     16 hexadecimal digits of a SHA-256.
     """
     if not found.height:
@@ -41,7 +41,8 @@ def with_fingerprints(found: pl.DataFrame, replays: Iterable[Replay], trace: Tra
     rows = _with_act(rows, trace)
     rows = _with_reference(rows, replays)
     rows = with_names(rows, trace.processes, "from_ns", pid="by_pid", comm="by_comm")
-    rows = rows.with_columns(areas(rows, trace), call_sites(rows["_act"], trace))
+    kinds = areas(rows.select("mm", "address", event="_act"), trace)
+    rows = rows.with_columns(kinds["area"], call_sites(rows["_act"], trace))
     known = rows.select(
         "_finding",
         *(pl.col(part).cast(pl.String).fill_null("?").alias(part) for part in _PARTS if "comm" not in part),

@@ -171,7 +171,8 @@ FAULTS: Final[Table] = {
 }
 
 RULES: Final = ("missed-cow", "wrong-cow", "cross-write", "fork-after-pin", "unnecessary-copy")
-AREAS: Final = ("heap", "stack", "mapping", "anonymous")
+#: Kinds of memory; unknown: made before the trace, or by calls that were not recorded, and no page fault there says what it is.
+AREAS: Final = ("heap", "stack", "file", "anonymous", "unknown")
 
 FINDINGS: Final[Table] = {
     "id": Column("String", "name of the finding, stable for a trace"),
@@ -316,7 +317,7 @@ COSTS: Final[Table] = {
     "zero_fills": Column("Int64", "copies of the zero page"),
     "extra_copies": Column("Int64", "copies, early copies and unshares beyond those of mapcount"),
     "extra_bytes": Column("Int64", "the same in bytes", "bytes"),
-    "extra_ns": Column("Int64", "the same in time", "ns"),
+    "extra_ns": Column("Int64", "the same in time: copies alone, TLB shootdowns only as far as a measured price has them in it", "ns"),
     "time": Column("String", "where the time per copy comes from", values=("measured", "assumed")),
     "peak_pages": Column("Int64", "anonymous page frames at the fullest moment, of those the trace saw", "pages"),
 }

@@ -36,6 +36,8 @@ _BECAUSE: Final = {
     "large-page": "{0} is a part of a larger page",
     "unmapping": "{0} is still held by who has just unmapped it",
 }
+#: Policies that look at references before they call an owner the only one.
+_COUNTING: Final = ("page-count", "exclusive")
 #: Who or what has no name in a story; holders of references that one sentence names.
 UNKNOWN: Final = "?"
 MOST_HOLDERS: Final = 4
@@ -284,7 +286,7 @@ class Teller:
     def _decisions(self) -> Iterable[Step]:
         for f in self._faults.iter_rows(named=True):
             owner, before, after = self._owner(f["mm"]), self._page(f["page_before"]), self._page(f["page_after"])
-            because = _BECAUSE.get(f["reason"], "").format(before)
+            because = self._because(f["reason"]).format(before)
             event, decision = f["event"], f["decision"]
             left = self._left_on(f["page_before"], event, f["mm"])
             if decision == "copy":
@@ -304,10 +306,15 @@ class Teller:
                 readers = self._readers(f["page_before"], event, f["mm"])
                 though = f", though {readers} still reads it" if readers else ""
                 why = f": {because}" if because else ""
-                yield self._step(event, owner, "reuse", before, f"{owner} writes {before} in place{why}{though}.")
+                act = "reuse" if decision == "reuse" else "store"
+                yield self._step(event, owner, act, before, f"{owner} writes {before} in place{why}{though}.")
             elif decision == "unseen":
                 text = f"From here on a store by {owner} would fault, and {before} be copied because {because}; the trace cannot show one."
                 yield self._step(event, owner, "copy", before, text)
+
+    def _because(self, reason: str) -> str:
+        alone = reason == "sole-owner" and self._scope.replay.policy.startswith(_COUNTING)
+        return "nobody else maps {0}, and nothing holds a reference to it" if alone else _BECAUSE.get(reason, "")
 
     def _left_on(self, page: int | None, event: int, writer: int) -> str:
         """What still holds a page that its last mapper has just left."""

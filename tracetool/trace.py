@@ -103,7 +103,7 @@ class Trace:
 
     @functools.cached_property
     def processes(self) -> pl.DataFrame:
-        """Which thread was which process, by what name, on which memory: a polars DataFrame (`schema.PROCESSES`).
+        """Which thread was which process, by what name, on which memory, as a polars DataFrame (`schema.PROCESSES`).
 
         One row a stretch of a thread's life. Columns: `tid`, `pid` (the process), `comm`, `mm` (number of the address space), `parent`
         (tid; null: older than the trace), `how` it began, `from_ns`, `to_ns` (ns of the trace's clock; null: before it, or to its end).

@@ -52,7 +52,7 @@ class Field:
     Attributes:
         name: as the kernel has it.
         column: its column in a table: the name, with `_field` after it where a header column has that name (`comm_field`).
-        type: the C type without name and array length: "unsigned long", "char", "const struct iovec *".
+        type: the C type without name and array length: `unsigned long`, `char`, `const struct iovec *`.
         offset: bytes from the start of the record.
         size: bytes there: those of the descriptor for `data_loc` and `rel_loc`, 0 for `rest`.
         signed: whether the kernel calls it signed.

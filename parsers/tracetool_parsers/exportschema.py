@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from .eventformat import HEADER_COLUMNS, EventFormat, Field
 from .losses import SCHEMA, Loss, losses_table
-from .metadata import Metadata
+from .metadata import Metadata, ProcessMaps
 
 T = TypeVar("T")
 
@@ -200,9 +200,15 @@ def _metadata(stated: Mapping[str, Any]) -> Metadata:
         buffers=tuple(_is(str, name) for name in stated["buffers"]),
         cmdlines={int(tid): _is(str, name) for tid, name in stated["cmdlines"].items()},
         notes=tuple(_is(str, note) for note in stated["notes"]),
+        maps=tuple(map(_maps, stated.get("maps", ()))),
         details={_is(str, what): _is(str, value) for what, value in stated["details"].items()},
         **texts,
     )
+
+
+def _maps(stated: Mapping[str, Any]) -> ProcessMaps:
+    listed = tuple((_is(int, begin), _is(int, end), _is(str, file)) for begin, end, file in stated["maps"])
+    return ProcessMaps(_is(int, stated["pid"]), _is(str, stated["name"]), listed)
 
 
 def _is(kind: type[T], value: Any) -> T:

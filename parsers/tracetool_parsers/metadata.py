@@ -7,6 +7,21 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
+class ProcessMaps:
+    """What a process had mapped from files when it ended: `trace-cmd record --proc-map`.
+
+    Attributes:
+        pid: the process.
+        name: its program.
+        maps: begin and end address (bytes, the end excluded) and the file, as stored.
+    """
+
+    pid: int
+    name: str
+    maps: tuple[tuple[int, int, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Metadata:
     """What a trace says of itself.
 
@@ -24,6 +39,7 @@ class Metadata:
         cmdlines: thread id -> the command name that was saved for it.
         hypervisor: None: not told by the formats that are read.
         notes: what a user should know: what was skipped or is less exact, damage with its byte offset (once events were read).
+        maps: what processes had mapped, where the file lists it (trace-cmd's option PROCMAPS).
         details: anything else that the format says, for a user to read: what -> value.
     """
 
@@ -40,4 +56,5 @@ class Metadata:
     cmdlines: Mapping[int, str] = field(default_factory=dict)
     hypervisor: str | None = None
     notes: tuple[str, ...] = ()
+    maps: tuple[ProcessMaps, ...] = ()
     details: Mapping[str, str] = field(default_factory=dict)

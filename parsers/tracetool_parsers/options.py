@@ -16,6 +16,7 @@ import numpy as np
 
 from .cursor import LONGEST_NAME, Cursor, text
 from .errors import ParseError
+from .metadata import ProcessMaps
 from .timefix import ClockSamples, Numbers, TimeFix
 
 #: More than any writer has options; keeps a damaged chain from being followed for ever.
@@ -74,21 +75,6 @@ class Damage(NamedTuple):
 
     offset: int
     what: str
-
-
-@dataclass(frozen=True, slots=True)
-class ProcessMaps:
-    """What a process had mapped from files when it ended: `trace-cmd record --proc-map`.
-
-    Attributes:
-        pid: the process.
-        name: its program.
-        maps: begin and end address (bytes, the end excluded) and the file, as stored.
-    """
-
-    pid: int
-    name: str
-    maps: tuple[tuple[int, int, str], ...]
 
 
 @dataclass(frozen=True, slots=True)

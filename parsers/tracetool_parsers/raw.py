@@ -42,8 +42,10 @@ class RawTrace:
 
     @property
     def losses(self) -> pa.Table:
-        """What was lost: `cpu` int32 (-1: not known), `from_ns`, `to_ns` int64 (null: no bound), `events` int64 (null: unknown), `source`,
-        `offset` int64 (byte of the file, null where the loss has no place in it).
+        """What was lost, one row a loss.
+
+        Columns: `cpu` int32 (-1: not known), `from_ns`, `to_ns` int64 (null: no bound), `events` int64 (null: unknown), `source`, `offset`
+        int64 (byte of the file, null where the loss has no place in it).
 
         `source` says what shows the loss: see `losses.SOURCES`.
         """

@@ -17,7 +17,8 @@ from .codec import CODECS
 from .cursor import LONGEST_NAME, ByteOrder, Cursor, text
 from .errors import ParseError
 from .eventformat import EventFormat, parse_format
-from .options import CpuStat, Damage, Guest, Options, ProcessMaps
+from .metadata import ProcessMaps
+from .options import CpuStat, Damage, Guest, Options
 from .sniff import TRACE_DAT_MAGIC
 from .timefix import TimeFix
 

@@ -246,6 +246,7 @@ def _metadata(recording: Recording, path: str) -> Metadata:
         buffers=tuple(buffer.name for buffer in recording.buffers),
         cmdlines=recording.cmdlines,
         notes=recording.notes,
+        maps=recording.procmaps,
         details=_details(recording),
     )
 

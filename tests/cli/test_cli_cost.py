@@ -93,6 +93,5 @@ def test_functions_have_names(tmp_path: Path) -> None:
     assert symbols.name(0) is None
     moved = tmp_path / "moved"
     subprocess.run(["gcc", "-O0", "-pie", "-fPIE", "-o", moved, source], check=True)
-    with pytest.raises(Exception, match="position-independent"):
-        Symbols.of(str(moved))
+    assert Symbols.of(str(moved)).base is None
     assert Symbols.of(f"{moved}@0x555555554000").name(0) is None

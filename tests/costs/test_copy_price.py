@@ -59,8 +59,8 @@ def test_a_kind_without_calibration_leaves_all_uncorrected() -> None:
     ("found", "on", "why"),
     [
         pytest.param(faults_of([], []), HARDWARE, "no COW fault has both its ends", id="no ends"),
-        pytest.param(faults_of([9_000.0] * 19, [100.0] * 99), HARDWARE, "of copies 19, of reuses 99", id="few copies"),
-        pytest.param(faults_of([9_000.0] * 99, [100.0] * 19), HARDWARE, "of copies 99, of reuses 19", id="few reuses"),
+        pytest.param(faults_of([9_000.0] * 19, [100.0] * 99), HARDWARE, "19 copies and 99 reuses tell their time", id="few copies"),
+        pytest.param(faults_of([9_000.0] * 99, [100.0] * 19), HARDWARE, "99 copies and 19 reuses tell their time", id="few reuses"),
         pytest.param(faults_of([9_000.0] * 99, [100.0] * 99), EMULATION, "recorded on emulation", id="emulation"),
         pytest.param(faults_of([900.0] * 99, [900.0] * 99), HARDWARE, "no copy takes longer", id="no difference"),
     ],

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 import tracetool
-from conftest import every_recording
+from conftest import every_recording, fixture_path
 from engine.build import BASE, Machine, address
 from tracetool.costs import cost
 from tracetool.costs.memory import KEPT_BY, memory
@@ -68,3 +68,17 @@ def test_nothing_mapped_is_nothing() -> None:
     told = memory(m.replay())
     assert (told.peak, told.peak_ns, told.timeline.height) == (0, None, 0)
     assert told.page_seconds == dict.fromkeys(KEPT_BY, 0.0)
+
+
+def test_what_is_asked_of_a_replay_twice_is_worked_out_once_and_not_kept_beyond_it() -> None:
+    import gc
+    import weakref
+
+    trace = tracetool.open(fixture_path("mail-6.1.dat"))
+    replay = trace.replay("page-count")
+    assert memory(replay) is memory(replay)
+    assert memory(replay) is not memory(trace.replay("mapcount"))
+    gone = weakref.ref(replay)
+    del replay, trace
+    gc.collect()
+    assert gone() is None

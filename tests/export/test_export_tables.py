@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from conftest import fixture_path
 from tracetool import schema
 from tracetool.export.tables import KEY, SORTED_BY, write_folder
 from tracetool.policies import chosen
+from tracetool.report.saved import FOLDER, load
 from tracetool.trace import Trace
 from tracetool_parsers import ParseError
 
@@ -129,6 +131,8 @@ def test_they_are_no_traces(folder: Path) -> None:
 def test_the_command_writes_them(tmp_path: Path, capfd: pytest.CaptureFixture[str], folder: Path) -> None:
     out = tmp_path / "tables"
     assert run(capfd, "replay", RANDOM, "--policy", "page-count", "--policy", "mapcount", "--out", out).code == 0
+    assert load(out).analysis.policies  # beside the tables: what `tracetool report` reads
+    shutil.rmtree(out / FOLDER)
     assert files(out) == files(folder)
     for path in files(out):
         # The order of rows that began at one time is theirs.

@@ -23,6 +23,7 @@ from parsers.writer import PING_FORMAT, Instance, Trace, common, data, format_te
 from tracetool.export import batches, export, prepare, write
 from tracetool_parsers import ParseError, RawTrace, UnknownEvent, open_trace
 from tracetool_parsers.exportschema import FORMATS_KEY, KEY, type_named
+from tracetool_parsers.metadata import ProcessMaps
 
 Target = Literal["parquet", "arrow"]
 
@@ -65,7 +66,7 @@ def assert_equal(back: RawTrace, trace: RawTrace) -> None:
         assert plain(again).equals(plain(table)), name
     assert plain(back.timeline()).equals(plain(trace.timeline()))
     before, after = trace.metadata, back.metadata
-    for name in ("kernel", "uname", "clock", "cpus", "codec", "page_size", "writer", "buffers", "cmdlines", "hypervisor", "notes"):
+    for name in ("kernel", "uname", "clock", "cpus", "codec", "page_size", "writer", "buffers", "cmdlines", "hypervisor", "notes", "maps"):
         assert getattr(after, name) == getattr(before, name), name
     assert after.details == {"exported from": before.format, **before.details}
 
@@ -82,6 +83,18 @@ def exported(source: Path, folder: Path, to: Target, events: list[str] | None = 
 @pytest.mark.parametrize("name", ["mail-5.10.dat", "mail-7.2.dat", "zap-6.1.dat"])
 def test_a_recording_reads_back_equal(name: str, to: Target, tmp_path: Path) -> None:
     trace, out = exported(fixture_path(name), tmp_path, to)
+    assert_equal(open_trace(out), trace)
+
+
+@each_target
+def test_lists_of_maps_read_back_equal(to: Target, tmp_path: Path) -> None:
+    made = pings(subbuffer(10, data(ping(1))))
+    made.options = [(10, b"1f 2 /bin/a\n400000 40c000 /bin/a\n7f0000001000 7f0000002000 /lib/l.so\n\0")]
+    source = tmp_path / "maps.dat"
+    source.write_bytes(made.write("v7"))
+    trace, out = exported(source, tmp_path, to)
+    maps = ((0x400000, 0x40C000, "/bin/a"), (0x7F0000001000, 0x7F0000002000, "/lib/l.so"))
+    assert trace.metadata.maps == (ProcessMaps(0x1F, "/bin/a", maps),)
     assert_equal(open_trace(out), trace)
 
 

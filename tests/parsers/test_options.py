@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from parsers.reports import report
 from parsers.writer import PING_FORMAT, Instance, Trace, data, ping, pings, subbuffer
 from tracetool_parsers import ParseError
-from tracetool_parsers.options import CpuStat, Guest, ProcessMaps
+from tracetool_parsers.metadata import ProcessMaps
+from tracetool_parsers.options import CpuStat, Guest
 from tracetool_parsers.timefix import ClockSamples, TimeFix
 from tracetool_parsers.tracedat import Recording, read_recording
 from tracetool_parsers.writing import cpu_stats

@@ -108,7 +108,7 @@ def finding(number: int = 1, **changes: Any) -> dict[str, Any]:
     return {
         "id": f"F{number}", "rule": "missed-cow", "policy": "mapcount", "certainty": "certain", "severity": "defect",
         "pid": 115, "comm": "cowlab", "mm": 3, "address": ADDRESS, "pfn": 0x259E, "page_id": 40, "from_ns": B_WRITES, "to_ns": RELEASE,
-        "by_pid": 116, "via": "vmsplice", "area": "mapping", "call_site": "bb9", "fingerprint": "0123456789abcdef",
+        "by_pid": 116, "via": "vmsplice", "area": "anonymous", "call_site": "bb9", "fingerprint": "0123456789abcdef",
         "summary": "cowlab 116 writes into P0 while the read reference of cowlab 115 (vmsplice) still reads it.",
         "evidence": [20, 30, 50],
     } | changes  # fmt: skip

@@ -62,7 +62,7 @@ def test_text_tells_all_of_it() -> None:
         "A holds a read reference to P0 since",
         "A's reference reads what B wrote into P0",
         "Certain",
-        "A kernel that looks at references before it reuses a page",
+        "A kernel that breaks COW before it takes a read reference (5.8), or looks at references before it reuses a page",
         f"start={address(0):#x} nr_pages=0x1",
         "pipe_release at",
     ):

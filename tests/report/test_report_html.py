@@ -171,7 +171,19 @@ def test_neighbours_of_one_cause_are_one_row() -> None:
     rows = [example.finding(i, address=example.ADDRESS + 4096 * i) for i in range(5)]
     page = Page(html.render(example.mail(findings=example.findings(*rows))))
     assert page.texts("th", scope="row", role="rowheader") == ["F0 and 4 more"]
-    assert page.texts("p", role="status")[0] == "1 row for 5 findings: neighbours of one cause are one row, worst first."
+    assert page.texts("p", role="status")[0] == (
+        "1 row for 5 findings: neighbours of one cause, and what policies have alike, are one row, worst first."
+    )
+
+
+def test_what_policies_have_alike_is_one_row_that_names_them() -> None:
+    rows = [example.finding(i, policy=policy) for i, policy in enumerate(("observed", "mapcount", "page-count"))]
+    other = example.finding(7, policy="exclusive", from_ns=example.TAKE)
+    page = Page(html.render(example.mail(findings=example.findings(*rows, other))))
+    assert page.texts("th", scope="row", role="rowheader") == ["F0alike under mapcount, page-count", "F7"]
+    told = page.texts("td", **{"data-label": "what happened"})
+    assert not told[0].startswith("Not on the traced kernel")
+    assert told[1].startswith("Not on the traced kernel, but under exclusive: ")
 
 
 def test_every_story_is_readable_without_scripts_once() -> None:

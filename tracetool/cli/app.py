@@ -109,9 +109,9 @@ def _say(text: str) -> None:
 @functools.cache
 def application() -> typer.Typer:
     """The application with all its verbs."""
-    from tracetool.cli import compare, cost, costs, events, explain, export, history, info, pages, replay, schema, suspect, synth
+    from tracetool.cli import compare, cost, costs, events, explain, export, history, info, pages, replay, report, schema, suspect, synth
 
-    for module in (replay, explain, compare, suspect, cost, info, events, pages, history, export, schema, synth):
+    for module in (replay, report, explain, compare, suspect, cost, info, events, pages, history, export, schema, synth):
         app.command(name=module.__name__.rsplit(".", 1)[-1], cls=getattr(module, "Command", None))(verb(module.run))
     costs.costs.command(name="calibrate")(verb(costs.calibrate))
     app.add_typer(costs.costs)

@@ -9,10 +9,11 @@ import typer
 
 from tracetool.cli.app import InputFormatOption, StrictOption, TraceFile, opened
 from tracetool.cli.output import ForceOption, Format, FormatOption, OutputOption, write_table, write_text
+from tracetool.foreign import printable
 
 if TYPE_CHECKING:
     from tracetool.costs.scale import Ask
-    from tracetool.where.symbols import Symbols
+    from tracetool.where.symbols import Programs
 
 
 class By(StrEnum):
@@ -44,7 +45,10 @@ def run(
         ),
     ] = None,
     symbols: Annotated[
-        str | None, typer.Option("--symbols", metavar="ELF", help="Name instructions by the symbols of this program.", show_default=False)
+        list[str] | None,
+        typer.Option(
+            "--symbols", metavar="ELF[@BASE]", help="Name instructions by the symbols of this program (repeatable).", show_default=False
+        ),
     ] = None,
     form: FormatOption = Format.text,
     output: OutputOption = "-",
@@ -66,8 +70,10 @@ def run(
     prices = load(costs)
     wanted = chosen(policy or [])
     asked = _projected_to(scale)
-    names = _symbols(symbols)
+    names = _programs(symbols)
     recorded = opened(trace, input_format, strict)
+    for assumed in names.assumptions(recorded) if names else ():
+        typer.echo(printable(f"note: {assumed}"), err=True)
     report = cost_report(recorded, wanted, prices, names)
     if by is not None:
         replay = report.replays[1] if policy and len(report.replays) == 2 else report.replays[0]
@@ -94,9 +100,9 @@ def _projected_to(scale: str | None) -> Ask | None:
     return parse(scale)
 
 
-def _symbols(path: str | None) -> Symbols | None:
-    if path is None:
+def _programs(files: list[str] | None) -> Programs | None:
+    if not files:
         return None
-    from tracetool.where.symbols import Symbols
+    from tracetool.where.symbols import Programs
 
-    return Symbols.of(path)
+    return Programs.of(files)

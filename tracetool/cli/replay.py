@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import shlex
-import sys
-from collections import Counter
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +10,8 @@ import typer
 
 from tracetool.cli.app import MATCHED, InputFormatOption, StrictOption, TraceFile, opened
 from tracetool.cli.bisect import judged, unread, untestable
-from tracetool.cli.output import ForceOption, OutputOption, writable, write_text
+from tracetool.cli.output import ForceOption, OutputOption
+from tracetool.cli.reports import FullOption, HtmlOption, JsonOption, Outputs, RedactOption, ReportFormat, ReportOption, command_line
 from tracetool.errors import Exists, Unusable
 from tracetool.progress import stage
 
@@ -25,25 +21,19 @@ if TYPE_CHECKING:
     from tracetool.trace import Trace
 
 
-class ReportFormat(StrEnum):
-    """How the report is written: for people, for CI (JUnit, SARIF), or as the kernel's own tests are (KTAP)."""
-
-    text = "text"
-    junit = "junit"
-    sarif = "sarif"
-    ktap = "ktap"
-
-
 def run(
     trace: TraceFile,
     policy: Annotated[
         list[str] | None, typer.Option("--policy", metavar="NAME", help="Replay under this policy (repeatable); all, none.")
     ] = None,
-    form: Annotated[ReportFormat, typer.Option("--format", help="How to write the report.")] = ReportFormat.text,
+    form: ReportOption = ReportFormat.text,
     output: OutputOption = "-",
-    html: Annotated[str | None, typer.Option("--html", metavar="FILE", help="Write the report as one HTML file.")] = None,
-    json: Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write the results as JSON; - is standard output.")] = None,
-    out: Annotated[str | None, typer.Option("--out", metavar="DIR", help="Write the tables as Parquet files into this folder.")] = None,
+    html: HtmlOption = None,
+    json: JsonOption = None,
+    out: Annotated[
+        str | None,
+        typer.Option("--out", metavar="DIR", help="Write the tables as Parquet files into this folder, and what `report` needs."),
+    ] = None,
     baseline: Annotated[
         str | None, typer.Option("--baseline", metavar="FILE", help="Report only what FILE, written by --json, does not have.")
     ] = None,
@@ -64,8 +54,8 @@ def run(
             "defect, 125 if the trace cannot tell.",
         ),
     ] = None,
-    redact: Annotated[bool, typer.Option("--redact", help="Leave names and frame numbers out of the HTML report.")] = False,
-    full: Annotated[bool, typer.Option("--full", help="Not one screen: all policies told, stories, findings with remedies.")] = False,
+    redact: RedactOption = False,
+    full: FullOption = False,
     force: ForceOption = False,
     input_format: InputFormatOption = None,
     strict: StrictOption = False,
@@ -74,23 +64,23 @@ def run(
 
     Example: tracetool replay trace.dat --policy page-count --html report.html
     """
-    outputs = Outputs(form, output, html, json, out, full)
-    outputs.check_usage(redact)
+    outputs = Outputs(form, output, html, json, redact, force, full)
     if fail_on is not None and bisect is not None:
         raise Unusable("--fail-on and --bisect exclude each other", hint="each of them sets the exit code")
     failing, bisecting = _rules("--fail-on", fail_on), _rules("--bisect", bisect)
     wanted = _policies(policy)
     with untestable(bool(bisecting)):
-        outputs.check_files(force)
+        outputs.check()
+        folder = _folder(out, force)
         with stage("analysing"):
             recorded, analysis = _analysed(trace, wanted, baseline, input_format, strict)
         judged_by = ["observed", *(p.name for p in analysis.policies if policy)]
         if not bisecting:
-            outputs.write(recorded, analysis, redact, force)
+            _write(recorded, analysis, outputs, folder)
         else:
             code, why = judged(analysis, bisecting, judged_by)
             with unread():
-                outputs.write(recorded, analysis, redact, force)
+                _write(recorded, analysis, outputs, folder)
     if bisecting:
         from tracetool.foreign import printable
 
@@ -112,78 +102,34 @@ def _analysed(
     return recorded, analyse(recorded, wanted, known)
 
 
-@dataclass(frozen=True)
-class Outputs:
-    """Where results go: the report in a format to `report`, and more where it is not None; `-` is standard output."""
+def _folder(name: str | None, force: bool) -> Path | None:
+    """The folder for tables, if one is wanted; raises Exists, Unusable."""
+    if not name:
+        return None
+    path = Path(name)
+    if path.exists() and not path.is_dir():
+        raise Unusable(f"{name!r} is no folder", hint="--out takes a folder for the tables")
+    if path.is_dir() and any(path.iterdir()) and not force:
+        raise Exists(name)
+    return path
 
-    form: ReportFormat
-    report: str
-    html: str | None
-    json: str | None
-    out: str | None
-    full: bool = False
 
-    def check_usage(self, redact: bool) -> None:
-        """Raises Unusable for what makes no sense together."""
-        if self.full and self.form is not ReportFormat.text:
-            raise Unusable(f"--full is for the text, and {self.form.value} is whole", hint="leave it out")
-        if redact and not self.html:
-            raise Unusable("--redact is for the HTML report", hint="name it: --html FILE")
-        if self.html == "-":
-            raise Unusable("the HTML report is not written to standard output", hint="name a file: --html FILE")
-        if self.json == self.report == "-" and self.form is not ReportFormat.text:
-            raise Unusable(f"standard output is for one of JSON and {self.form.value}", hint="name a file: --output FILE, or --json FILE")
-        named = Counter(name for name in (self.report, self.html, self.json) if name and name != "-")
-        twice = [name for name, times in named.items() if times > 1]
-        if twice:
-            raise Unusable(f"{twice[0]!r} would be written twice", hint="name a file for each of --output, --html and --json")
+def _write(trace: Trace, analysis: Analysis, outputs: Outputs, folder: Path | None) -> None:
+    """The tables and what is saved go first: a report on standard output may be read by somebody who stops early."""
+    command, details = command_line(), None
+    if outputs.html or folder:
+        from tracetool.report.details import gather
 
-    def check_files(self, force: bool) -> None:
-        """Find what is in the way before the work is done; raises Exists, Unusable."""
-        for name in (self.report, self.html, self.json):
-            if name and name != "-":
-                writable(name, force)
-        if self.out:
-            path = Path(self.out)
-            if path.exists() and not path.is_dir():
-                raise Unusable(f"{self.out!r} is no folder", hint="--out takes a folder for the tables")
-            if path.is_dir() and any(path.iterdir()) and not force:
-                raise Exists(self.out)
+        with stage("gathering what the report shows"):
+            details = gather(trace, analysis)
+    if folder and details:
+        from tracetool.export.tables import write_folder
+        from tracetool.report.saved import save
 
-    def write(self, trace: Trace, analysis: Analysis, redact: bool, force: bool) -> None:
-        """Write what was asked for, and say where on stderr; the report itself last, unless JSON takes its place."""
-        if self.html:
-            from tracetool.report import details, html
-
-            command = shlex.join(["tracetool", *sys.argv[1:]])
-            with stage("drawing the report"):
-                rendered = html.render(analysis, command, redact=redact, details=details.gather(trace, analysis))
-            Path(self.html).write_text(rendered, encoding="utf-8")
-            typer.echo(f"report written to {self.html}", err=True)
-        if self.out:
-            _write_tables(trace, analysis, Path(self.out))
-            typer.echo(f"tables written to {self.out}", err=True)
-        if self.json:
-            from tracetool.report import json
-
-            write_text(json.render(analysis), self.json, force)
-            if self.json != "-":
-                typer.echo(f"results written to {self.json}", err=True)
-        if self.report != "-" or self.json != "-":
-            write_text(self._rendered(analysis), self.report, force)
-
-    def _rendered(self, analysis: Analysis) -> str:
-        if self.form is ReportFormat.text:
-            from tracetool.report import screen, terminal, text
-
-            shown = self.report == "-"
-            color = shown and terminal.is_colourful(sys.stdout)
-            if self.full:
-                return text.render(analysis, color=color)
-            width = terminal.width_of(sys.stdout) if shown else None
-            return screen.render(analysis, width, color, ascii_only=shown and not terminal.draws(sys.stdout))
-        rendered: str = importlib.import_module(f"tracetool.report.{self.form.value}").render(analysis)
-        return rendered
+        write_folder(trace, analysis, folder)
+        save(folder, analysis, details, command)
+        typer.echo(f"tables written to {folder}; tracetool report {shlex.quote(str(folder))} makes the reports again", err=True)
+    outputs.write(analysis, details, command)
 
 
 def _policies(names: list[str] | None) -> list[Policy]:
@@ -213,10 +159,3 @@ def _matched(analysis: Analysis, rules: list[str], policies: list[str]) -> bool:
             pl.col("rule").is_in(rules), pl.col("policy").is_in(policies), certainty="certain", severity="defect"
         ).height
     )
-
-
-def _write_tables(trace: Trace, analysis: Analysis, folder: Path) -> None:
-    """One Parquet file a table; what depends on the replay in a folder named after it."""
-    from tracetool.export.tables import write_folder
-
-    write_folder(trace, analysis, folder)

@@ -11,7 +11,7 @@ from tracetool.replay import Replay
 from tracetool.trace import Trace
 from tracetool.where.areas import areas
 from tracetool.where.sites import instructions
-from tracetool.where.symbols import Symbols
+from tracetool.where.symbols import Programs
 
 #: Decisions that copy a page, and all that are counted.
 COPIES: Final = ("copy", "early-copy", "unshare")
@@ -23,12 +23,13 @@ INCIDENTAL: Final = ("swap-cache", "lru-batch", "ksm", "lock", "unmapping", "lar
 KEYS: Final = ("because", "process", "area", "site", "fork", "reference")
 
 
-def decisions(trace: Trace, replay: Replay, symbols: Symbols | None = None) -> pl.DataFrame:
+def decisions(trace: Trace, replay: Replay, symbols: Programs | None = None) -> pl.DataFrame:
     """One row a decision of a replay, in its order; `symbols` name instructions.
 
     `event`, `ts`, `mm`, `pid`, `comm`, `address`, `decision`, `pages`; `because`: its reason, of a reference also whose it is; `process`
-    ("comm pid"), `area` (`schema.AREAS`), `site` (the instruction pointer, in hexadecimal; kernel, unknown), `fork` (number in
-    `forks.forks`; null: none), `reference` ("via kind access by comm"; null: none forced it).
+    ("comm pid"), `area` (`schema.AREAS`), `file` (the path of the file that is mapped there; null: none, or not told), `site` (the
+    instruction pointer, in hexadecimal; kernel, unknown), `fork` (number in `forks.forks`; null: none), `reference` ("via kind access by
+    comm"; null: none forced it).
     """
     rows = replay.fault_rows.filter(pl.col("decision").is_in(list(_COUNTED))).with_row_index("_row")
     table = forks(replay)
@@ -36,24 +37,27 @@ def decisions(trace: Trace, replay: Replay, symbols: Symbols | None = None) -> p
     places = instructions(rows["event"], trace)
     return rows.with_columns(
         held["reference"],
+        *areas(rows, trace).get_columns(),
         because=pl.when(pl.col("reason") != "reference")
         .then(pl.col("reason").cast(pl.String))
         .otherwise(pl.when(held["own"]).then(pl.lit("a reference of its own")).otherwise(pl.lit("a reference of another process"))),
         process=pl.format("{} {}", pl.col("comm").fill_null("?"), pl.col("pid").cast(pl.String).fill_null("?")),
-        area=areas(rows, trace),
-        site=_site(places, symbols),
+        site=_site(rows, places, trace, symbols),
         fork=fork_of(rows, table),
     ).select(
-        "event", "ts", "mm", "pid", "comm", "address", pl.col("decision").cast(pl.String), "pages", "because", "process", "area", "site",
-        "fork", "reference",
+        "event", "ts", "mm", "pid", "comm", "address", pl.col("decision").cast(pl.String), "pages", "because", "process", "area", "file",
+        "site", "fork", "reference",
     )  # fmt: skip
 
 
-def _site(places: pl.DataFrame, symbols: Symbols | None) -> pl.Series:
+def _site(rows: pl.DataFrame, places: pl.DataFrame, trace: Trace, symbols: Programs | None) -> pl.Series:
+    """The instruction of each decision: its function where symbols name it, else its address."""
     distinct = places["ip"].drop_nulls().unique()
-    names = [(symbols and symbols.name(ip)) or f"{ip:#x}" for ip in distinct.to_list()]
-    named = pl.DataFrame({"ip": distinct, "site": pl.Series(names, dtype=pl.String)})
+    named = pl.DataFrame({"ip": distinct, "site": pl.Series([f"{ip:#x}" for ip in distinct], dtype=pl.String)})
     told = places.join(named, on="ip", how="left", maintain_order="left")
+    if symbols is not None:
+        functions = symbols.names(rows.select("mm", "event").with_columns(places["ip"]), trace)
+        told = told.with_columns(site=pl.coalesce(functions, "site"))
     return told.select(site=pl.when("kernel").then(pl.lit("kernel")).otherwise(pl.col("site").fill_null("unknown")))["site"]
 
 
@@ -78,14 +82,15 @@ def _reference(rows: pl.DataFrame, replay: Replay) -> pl.DataFrame:
     return rows.select("_row").join(found, on="_row", how="left", maintain_order="left").with_columns(pl.col("own").fill_null(False))
 
 
-def summed(rows: pl.DataFrame, key: str) -> pl.DataFrame:
-    """The decisions by one of `KEYS`: `faults`, `copies` (with early copies and unshares), `reuses`, `zero_fills`, most copies first.
+def summed(rows: pl.DataFrame, *keys: str) -> pl.DataFrame:
+    """The decisions by one of `KEYS` (`area`: also with `file`): `faults`, `copies` (with early copies and unshares), `reuses`,
+    `zero_fills`, `splits`, most copies first.
 
     What has no value there is in a row of its own (null), so that the sums are those of all decisions.
     """
     copies = pl.col("decision").is_in(list(COPIES))
     return (
-        rows.group_by(key, maintain_order=True)
+        rows.group_by(keys, maintain_order=True)
         .agg(
             faults=pl.len(),
             copies=pl.col("pages").filter(copies).sum(),

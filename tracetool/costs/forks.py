@@ -13,12 +13,14 @@ from tracetool.memory_events import codes as c
 from tracetool.processes import owners, with_names
 from tracetool.replay import Replay
 from tracetool.replay import columns as k
+from tracetool.where.once import once
 
 Ints = npt.NDArray[Any]
 
 _MOMENT: Final = 1_000_000
 
 
+@once
 def forks(replay: Replay) -> pl.DataFrame:
     """One row a fork: `fork` (number), `event`, `end_event` (the child's memory is torn down, by exit or exec; -1: it is not), `ts`,
     `end_ns`, `parent_mm`, `child_mm`, `pid` and `comm` of the parent, `child_pid` and `child_comm`, `shared_pages` (that the child mapped

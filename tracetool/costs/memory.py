@@ -11,6 +11,7 @@ import polars as pl
 
 from tracetool.replay import Replay
 from tracetool.replay import columns as k
+from tracetool.where.once import once
 
 Ints = npt.NDArray[Any]
 
@@ -30,6 +31,7 @@ class Memory:
     page_seconds: dict[str, float]
 
 
+@once
 def memory(replay: Replay) -> Memory:
     """Follow every page of a replay from its first mapping to its last mapping or reference."""
     events = replay.history.events

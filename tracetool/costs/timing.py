@@ -380,7 +380,7 @@ def price(times: FaultTimes, prices: Prices, recorded_on: Hardware) -> CopyPrice
     if not times.frame.height:
         return assumed("no COW fault has both its ends in the trace")
     if min(copies.height, reuses.height) < LEAST_FAULTS:
-        return assumed(f"of copies {copies.height:,}, of reuses {reuses.height:,} tell their time, which is too few")
+        return assumed(f"{copies.height:,} copies and {reuses.height:,} reuses tell their time, which is too few")
     random = np.random.default_rng(SEED)
     extra = float(_median(copies) - _median(reuses))
     drawn = _drawn(copies["net_ns"].to_numpy(), random) - _drawn(reuses["net_ns"].to_numpy(), random)

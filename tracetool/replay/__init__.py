@@ -78,7 +78,7 @@ class Replay:
 
     @property
     def ownership(self) -> pl.LazyFrame:
-        """One row a stay of a page in an address space: who owned which page when, as a polars LazyFrame (`schema.OWNERSHIP`).
+        """Who owned which page when, one row a stay of a page in an address space, as a polars LazyFrame (`schema.OWNERSHIP`).
 
         Columns: `page_id` (one life of a page frame), `pfn` (page frame number; null: only the policy makes it), `mm` (number of the
         address space), `pid`, `comm`, `address` (UInt64, bytes), `from_ns`, `to_ns` (ns of the trace's clock; null: before it, or to its
@@ -138,7 +138,7 @@ class Replay:
 
     @functools.cached_property
     def undetermined(self) -> pl.DataFrame:
-        """Decisions about pages older than the trace, of which no policy can be asked: rows of `fault_rows`."""
+        """Decisions about pages older than the trace, of which no policy can be asked (rows of `fault_rows`)."""
         return self.fault_rows.filter(pl.Series(self._outcome.decisions[:, W_POLICY] == OLDER))
 
     @functools.cached_property

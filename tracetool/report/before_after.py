@@ -15,6 +15,8 @@ from tracetool.report.words import counted, duration, listed, size
 
 #: Groups of either kind, findings of either kind, file names, and reasons of a difference that are shown.
 AREAS, SITES, FINDINGS, FILES, REASONS = 8, 20, 10, 4, 3
+#: Kinds of memory in a sentence.
+_KIND: Final = {"file": "of a file"}
 
 _KINDS: Final = ("copies", "reuses", "early_copies", "unshares", "zero_fills", "splits", "undetermined")
 _COSTS: Final = ("copied_pages", "copied_bytes", "copied_ns")
@@ -83,7 +85,7 @@ def _cautions(told: BeforeAfter) -> Iterator[str]:
     if lists[0] != lists[1]:
         yield "What is recorded on one side only shows as a difference."
     if told.generalised:
-        kinds = [f"what is {'a ' if name == 'mapping' else ''}{name}" for name in sorted(told.generalised - {"call_site"})]
+        kinds = [f"what is {_KIND.get(name, name)}" for name in sorted(told.generalised - {"call_site"})]
         kinds += ["which instruction stored"] if "call_site" in told.generalised else []
         yield f"Only some of the traces tell {listed(kinds)}: groups and findings are not told apart by it."
 

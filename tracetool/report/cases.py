@@ -65,7 +65,7 @@ def _lines(found: pl.DataFrame) -> list[str]:
     lines = [_line(each) for each in neighbours(rows.head(FINDINGS_LISTED))]
     if rows.height > FINDINGS_LISTED:
         lines.append(f"showing {FINDINGS_LISTED} of {rows.height:,}; --json has all")
-    remedy = summary.remedy(found["rule"][0])
+    remedy = summary.remedy(found["rule"][0], found["severity"][0])
     return [*lines, *([f"remedy: {remedy}"] if remedy else [])]
 
 

@@ -34,17 +34,29 @@ def _policies(report: CostReport) -> Iterator[str]:
     table = report.policies()
     yield f"extra: beyond mapcount, which shares the most; over kernel: beyond the recording's own policy ({report.kernel_policy});"
     yield "page-seconds: frames times how long they are in use"
+    yield from _tlb(report)
     yield from _table(
         ["policy", "faults", "copies", "reuses", "early", "unshares", "zero", "splits", "extra", "bytes", "time", "interval", "over kernel",
-         "TLB", "peak", "page-s once", "shared", "by reference"],
+         "TLB", "extra TLB", "TLB time", "peak", "page-s once", "shared", "by reference"],
         [
             [row["policy"], row["cow_faults"], row["copies"], row["reuses"], row["early_copies"], row["unshares"], row["zero_fills"],
              row["splits"], row["extra_copies"], size(row["extra_bytes"]), duration(row["extra_ns"]),
              f"{duration(row['extra_low_ns'])} to {duration(row['extra_high_ns'])}", row["extra_copies_over_kernel"], row["tlb_shootdowns"],
+             row["extra_tlb_shootdowns"], duration(row["extra_tlb_ns"]),
              row["peak_pages"], *(f"{row[f'page_seconds_{kind}']:.3g}" for kind in ("once", "shared", "referenced"))]
             for row in table.iter_rows(named=True)
         ],
     )  # fmt: skip
+
+
+def _tlb(report: CostReport) -> Iterator[str]:
+    first, further = report.prices.tlb_shootdown, report.prices.tlb_shootdown_cpu
+    measured = report.price.time != "assumed"
+    told = "within time, which is measured: not to be added" if measured else "to be added to time"
+    ns = duration(round(first.value_ns)), duration(round(further.value_ns))
+    yield "TLB: copies that other threads of the process have to be told of; extra TLB: beyond mapcount"
+    yield f"TLB time: assumed, {told}: {ns[0]}, and {ns[1]} for each CPU besides its own"
+    yield f"  ({printable(first.source)})"
 
 
 def _why(report: CostReport) -> Iterator[str]:
@@ -72,12 +84,18 @@ def _grouped(rows: pl.DataFrame, key: str, of: ReplayCosts) -> Iterator[str]:
     yield from _table(
         [key, "copies", "share", "reuses", "zero-fills"],
         [
-            [row[key], row["copies"], f"{row['copies'] / total:.0%}", row["reuses"], row["zero_fills"]]
+            [_label(row, key), row["copies"], f"{row['copies'] / total:.0%}", row["reuses"], row["zero_fills"]]
             for row in shown.iter_rows(named=True)
         ],
     )
     if rows.height > shown.height:
         yield f"  and {rows.height - shown.height:,} more: --by {key}"
+
+
+def _label(row: dict[str, Any], key: str) -> str:
+    """What a row is about; a file by the last part of its path: the whole path is in the other formats."""
+    path = row.get("file") if key == "area" else None
+    return f"{row[key]} {path.rstrip('/').rpartition('/')[2] or path}" if path else str(row[key])
 
 
 def _forks(report: CostReport) -> Iterator[str]:

@@ -7,21 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+import polars as pl
+
+from tracetool.analysis import Analysis, Story
+from tracetool.costs.attribution import by_fork, decisions, headline
+from tracetool.costs.forks import forks
+from tracetool.costs.memory import Memory, memory
+from tracetool.costs.prices import Prices, load
+from tracetool.costs.stalls import cow_stalls, fork_stalls, fork_summary
+from tracetool.costs.timing import CopyPrice, FaultTimes, fault_times, hardware, price
+from tracetool.explaining import Explanation, explained
+from tracetool.processes import RECORDERS
+from tracetool.replay import Replay
 from tracetool.report.neighbours import Neighbours, neighbours, together
 from tracetool.report.summary import OBSERVED, worst_first
-
-if TYPE_CHECKING:
-    import polars as pl
-
-    from tracetool.analysis import Analysis, Story
-    from tracetool.costs.memory import Memory
-    from tracetool.costs.prices import Prices
-    from tracetool.costs.timing import CopyPrice, FaultTimes
-    from tracetool.explaining import Explanation
-    from tracetool.replay import Replay
-    from tracetool.trace import Trace
+from tracetool.stories import tell_page
+from tracetool.trace import Trace
 
 #: Findings that are told, each as a story with a picture; page families that are told besides.
 FINDINGS_TOLD: Final = 40
@@ -30,6 +33,8 @@ FAMILIES_TOLD: Final = 12
 MANY_DECISIONS: Final = 100_000
 #: Rows of a table that one story tells at most.
 ROWS_TOLD: Final = 40
+#: What a finding has of its policy alone. (Of what a policy makes, pages have numbers of their own.)
+_OF_POLICY: Final = frozenset({"id", "policy", "fingerprint", "page_id"})
 _DECIDED: Final = ("copy", "reuse", "early-copy", "unshare")
 
 
@@ -64,13 +69,6 @@ class Details:
 
 def gather(trace: Trace, analysis: Analysis, prices: Prices | None = None) -> Details:
     """Work it out; `analysis` is that of this trace. `prices`: the cost table (None: the shipped one)."""
-    from tracetool.costs.attribution import by_fork, decisions, headline
-    from tracetool.costs.forks import forks
-    from tracetool.costs.memory import memory
-    from tracetool.costs.prices import load
-    from tracetool.costs.stalls import cow_stalls, fork_stalls, fork_summary
-    from tracetool.costs.timing import fault_times, hardware, price
-
     prices = prices or load(None)
     replays = []
     # Who forked whom when is the same under every policy; what a child maps then, all but the same.
@@ -92,17 +90,29 @@ def gather(trace: Trace, analysis: Analysis, prices: Prices | None = None) -> De
     )
 
 
-def groups(analysis: Analysis) -> list[Neighbours]:
-    """The findings, worst first, neighbours of one cause as one."""
-    return list(neighbours(together(worst_first(analysis))))
+@dataclass(frozen=True)
+class Alike:
+    """Neighbours that several replays have in common but for their names: `first` is that of the first of `policies`."""
+
+    first: Neighbours
+    policies: tuple[str, ...]
 
 
-def chosen(found: Sequence[Neighbours], most: int) -> list[Neighbours]:
+def groups(analysis: Analysis) -> list[Alike]:
+    """The findings, worst first: neighbours of one cause as one, and what several replays have alike."""
+    alike: dict[tuple[object, ...], list[Neighbours]] = {}
+    for each in neighbours(together(worst_first(analysis))):
+        row = {name: value for name, value in each.first.items() if name not in _OF_POLICY}
+        alike.setdefault((each.count, each.low, *map(str, row.values())), []).append(each)
+    return [Alike(found[0], tuple(each.first["policy"] for each in found)) for found in alike.values()]
+
+
+def chosen(found: Sequence[Alike], most: int) -> list[Neighbours]:
     """Those worth telling: the worst of each cause, then more of the same."""
     seen: set[tuple[object, ...]] = set()
     first: list[Neighbours] = []
     more: list[Neighbours] = []
-    for each in found:
+    for each in (alike.first for alike in found):
         cause = (each.first["rule"], each.first["policy"], each.fingerprints)
         (more if cause in seen else first).append(each)
         seen.add(cause)
@@ -110,20 +120,15 @@ def chosen(found: Sequence[Neighbours], most: int) -> list[Neighbours]:
 
 
 def _told(trace: Trace, analysis: Analysis) -> Iterator[tuple[str, Explanation]]:
-    # `explain` finds all findings anew for each that it is asked of.
-    from tracetool.explaining import _Explainer
-
     for each in chosen(groups(analysis), _most(analysis, FINDINGS_TOLD)):
         row = each.first
         replay = analysis.replays.get(row["policy"])
         if replay is not None and row["page_id"] is not None and row["evidence"]:
-            yield row["id"], _Explainer(trace, replay, analysis.findings, row).explanation()
+            yield row["id"], explained(trace, replay, analysis.findings, row)
 
 
 def _families(analysis: Analysis, known: set[int]) -> Iterator[tuple[Story, ...]]:
     """The families with most decisions, but for those that are told already."""
-    from tracetool.stories import tell_page
-
     replays = list(analysis.replays.values())
     if not replays:
         return
@@ -144,10 +149,6 @@ def _families(analysis: Analysis, known: set[int]) -> Iterator[tuple[Story, ...]
 
 def _busiest(replay: Replay, most: int) -> list[tuple[int, int, int]]:
     """Of the families that most was decided about: the page, event and address space of their first decision; not those of recorders."""
-    import polars as pl
-
-    from tracetool.processes import RECORDERS
-
     rows = replay.fault_rows.filter(pl.col("decision").cast(pl.String).is_in(list(_DECIDED)), pl.col("page_before").is_not_null())
     rows = rows.filter(~pl.col("comm").is_in(list(RECORDERS)).fill_null(False))
     roots = replay.family_of_page[rows["page_before"].to_numpy()]

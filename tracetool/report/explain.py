@@ -167,7 +167,7 @@ def _sections(e: Explanation) -> Iterator[Section]:
 def _story(e: Explanation) -> Iterator[Row]:
     shown = _around(e.story.steps, e.act, _STEPS)
     for step in shown:
-        mark = f"  <- {_marked(e)}{' from here' if e.severity == 'defect' else ''}" if step is e.act else ""
+        mark = f"  <- {_marked(e)}{' from here' if e.severity == 'defect' else ''}" if step == e.act else ""
         yield Row(step.text + mark, _moment(e, step.ts, "?"))
     further = len(e.story.steps) - len(shown)
     if further or e.left_out:
@@ -232,7 +232,7 @@ def _timeline(e: Explanation) -> Iterator[Row]:
         held = [
             f"{each.owner}:{each.page}" for each in e.story.references if each.from_ns <= at and (each.to_ns is None or each.to_ns > at)
         ]
-        mark = f"  <- {_marked(e)}" if step is e.act else ""
+        mark = f"  <- {_marked(e)}" if step == e.act else ""
         states.append((_moment(e, step.ts, "?"), [maps[owner] for owner in owners], (" ".join(dict.fromkeys(held)) or ".") + mark))
     widths = [max(len(owner), *(len(state[1][n]) for state in states)) for n, owner in enumerate(owners)]
     yield Row("  ".join([*(owner.ljust(width) for owner, width in zip(owners, widths, strict=True)), "references"]), " ")
@@ -242,7 +242,7 @@ def _timeline(e: Explanation) -> Iterator[Row]:
 
 def _around(steps: Sequence[Step], act: Step | None, most: int) -> Sequence[Step]:
     """At most so many steps, with the act among them."""
-    at = next((n for n, step in enumerate(steps) if step is act), 0)
+    at = next((n for n, step in enumerate(steps) if step == act), 0)
     first = max(0, min(at - most // 2, len(steps) - most))
     return steps[first : first + most]
 

@@ -6,7 +6,7 @@ Colours are CSS variables (`var(--ink)`): the page resolves them when it draws, 
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final
 
 from tracetool.analysis import Held, Stay, Step, Story
@@ -26,13 +26,17 @@ from tracetool.report.geometry import (
     axis,
     lanes,
 )  # fmt: skip
-from tracetool.report.storyline import COLOURS, Danger, danger_of, page_names
+from tracetool.report.storyline import COLOURS, Danger, danger_of, leaks, page_names
 
 _ROW_PIXELS: Final = 44
 # More would hide each other; the steps name every one.
 _WARNINGS_SHOWN: Final = 4
 _ABOVE, _BELOW = 36, 58
-_SYMBOLS: Final = {"fork": "diamond", "copy": "square", "reuse": "hexagon", "swap": "pentagon"}
+_SYMBOLS: Final = {"fork": "diamond", "copy": "square", "reuse": "hexagon", "store": "triangle-down", "swap": "pentagon"}
+#: Acts whose own names would leave their neighbours no room.
+_WORDS: Final = {"reference": "take", "release": "drop"}
+#: As wide as half a mark.
+_CLEAR: Final = "\u00a0" * 4
 
 
 def picture(story: Story, stories: Sequence[Story], unsafe: Sequence[Danger], kind: Spacing) -> dict[str, Any]:
@@ -53,7 +57,9 @@ def picture(story: Story, stories: Sequence[Story], unsafe: Sequence[Danger], ki
             traces.append(_reference_bars(found, i % COLOURS, along))
     steps = [(number, step) for number, step in enumerate(story.steps[:STEPS_SHOWN], 1) if step.owner in places]
     traces += _marks(steps, places, along, unsafe)
-    notes = [*_titles(story, places), *_labels(held, depths, along), *_forks(story, stays, places, along), *_warnings(unsafe, along)]
+    deep, read = dict(zip(held, depths, strict=True)), leaks(story, unsafe)[:_WARNINGS_SHOWN]
+    notes = [*_titles(story, places), *_labels(deep, [one for _, one in read], along), *_forks(story, stays, places, along)]
+    notes += [*_leaks(read, deep, places, along), *_warnings(unsafe, along)]
     return {"data": traces, "layout": {**_layout(along, height), "annotations": notes, "shapes": _bands(unsafe, along)}}
 
 
@@ -113,8 +119,10 @@ def _marks(steps: Sequence[tuple[int, Step]], places: dict[str, Lane], along: Ax
     }  # fmt: skip
     # A trace of its own, so that a narrow page can leave the words out.
     words = {
-        "type": "scatter", "x": x, "y": [round(each + 0.42, 3) for each in y], "mode": "text",
-        "text": [_shown(step.act) for _, step in steps], "textfont": {"size": 12, "color": "var(--soft)"},
+        "type": "scatter", "x": x, "y": [each if b else round(each + 0.42, 3) for each, b in zip(y, bad, strict=True)], "mode": "text",
+        "text": [_shown(_WORDS.get(step.act, step.act)) + _CLEAR * b for b, (_, step) in zip(bad, steps, strict=True)],
+        # What is unsafe has an arrow above it.
+        "textposition": ["middle left" if b else "middle center" for b in bad], "textfont": {"size": 12, "color": "var(--soft)"},
         "hoverinfo": "skip", "meta": "words", "cliponaxis": False,
     }  # fmt: skip
     return [numbers, words]
@@ -127,12 +135,17 @@ def _titles(story: Story, places: dict[str, Lane]) -> list[dict[str, Any]]:
     ]
 
 
-def _labels(held: Sequence[Held], depths: Sequence[float], along: Axis) -> list[dict[str, Any]]:
-    begin, length = along.extent(held)
-    return [
-        _note(_reaches(one), 12, y=-depth - 0.16, yanchor="top", bgcolor="var(--paper)", borderpad=0, **along.beside(x, x + width))
-        for one, depth, x, width in zip(held, depths, begin.tolist(), length.tolist(), strict=True)
-    ]
+def _labels(depths: dict[Held, float], read: Collection[Held], along: Axis) -> Iterable[dict[str, Any]]:
+    """What each reference does, beneath its bar; of those that are `read` beside it, out of the way of the arrow, where there is room."""
+    begin, length = along.extent(list(depths))
+    left, right = along.layout["range"]
+    for (one, depth), x, width in zip(depths.items(), begin.tolist(), length.tolist(), strict=True):
+        if one in read and x > left + (right - left) * 0.35:
+            yield _note(_reaches(one), 12, x=x, xanchor="right", xshift=-4, y=-depth, yanchor="middle")
+        else:
+            yield _note(
+                _reaches(one), 12, y=-depth - 0.16, yanchor="top", bgcolor="var(--paper)", borderpad=0, **along.beside(x, x + width)
+            )
 
 
 def _forks(story: Story, stays: Sequence[Stay], places: dict[str, Lane], along: Axis) -> list[dict[str, Any]]:
@@ -150,6 +163,23 @@ def _forks(story: Story, stays: Sequence[Stay], places: dict[str, Lane], along: 
             "text": "", "showarrow": True, "arrowhead": 2, "arrowwidth": 1.5, "arrowcolor": "var(--ink)",
         })  # fmt: skip
     return arrows
+
+
+def _leaks(read: Sequence[tuple[Step, Held]], depths: dict[Held, float], places: dict[str, Lane], along: Axis) -> Iterable[dict[str, Any]]:
+    """An arrow from each store to the reference whose holder reads it, though it should not."""
+    for step, held in read:
+        if held not in depths or step.owner not in places:
+            continue
+        x = along.place([step.ts]).item()
+        up = 1 if -depths[held] > -places[step.owner].top else -1
+        tail = -places[step.owner].top - (MARKS - 0.28 if up > 0 else STAYS + 0.31)
+        head = -depths[held] - 0.13 * up
+        yield {
+            "x": x, "y": head, "ax": x, "ay": tail, "axref": "x", "ayref": "y", "xref": "x", "yref": "y",
+            "text": "", "showarrow": True, "arrowhead": 2, "arrowwidth": 3, "arrowcolor": "var(--danger)",
+        }  # fmt: skip
+        told = f"{_shown(step.owner)}'s store is read here"
+        yield _note(told, 12, "var(--danger)", y=(head + tail) / 2, bgcolor="var(--paper)", xshift=6, **along.beside(x, x))
 
 
 def _warnings(unsafe: Sequence[Danger], along: Axis) -> list[dict[str, Any]]:

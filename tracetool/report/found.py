@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tracetool.foreign import printable
 from tracetool.report import storyline
-from tracetool.report.details import Details, groups
+from tracetool.report.details import Alike, Details, groups
 from tracetool.report.neighbours import Neighbours
 from tracetool.report.sketch import sketch
 from tracetool.report.summary import remedy
@@ -67,9 +68,13 @@ class Told:
 
 @dataclass(frozen=True)
 class Finding:
-    """A row: `row` has the columns of `schema.FINDINGS` of the first of `group`; times in words; what filters and picks need as `data`."""
+    """A row: `row` has the columns of `schema.FINDINGS` of the first of `group`; times in words; what filters and picks need as `data`.
+
+    `policies` are the replays that have it, that of `row` first.
+    """
 
     group: Neighbours
+    policies: tuple[str, ...]
     row: dict[str, Any]
     kind: str
     at: str | None
@@ -98,9 +103,10 @@ def findings(analysis: Analysis, details: Details | None) -> Findings:
     return Findings(rows, len(all_of_them), analysis.findings.height, sum(row.told is not None for row in rows))
 
 
-def _rows(analysis: Analysis, details: Details | None, shown: Sequence[Neighbours]) -> Iterator[Finding]:
+def _rows(analysis: Analysis, details: Details | None, shown: Sequence[Alike]) -> Iterator[Finding]:
     length, left = analysis.trace.to_ns - analysis.trace.from_ns, STORIES_SIZE
-    for group in shown:
+    for alike in shown:
+        group = alike.first
         row = group.first
         explained = details.told.get(row["id"]) if details else None
         told = _told(analysis, explained) if explained and left > 0 else None
@@ -109,24 +115,26 @@ def _rows(analysis: Analysis, details: Details | None, shown: Sequence[Neighbour
         records = [analysis.evidence[event] for event in row["evidence"] or () if event in analysis.evidence]
         yield Finding(
             group=group,
+            policies=alike.policies,
             row=row,
             kind="info" if row["severity"] != "defect" else "defect" if row["certainty"] == "certain" else "doubt",
             at=None if at is None else since(at - analysis.trace.from_ns, length),
             lasted=None if at is None or until is None else duration(until - at),
             records=tuple(f"{event} #{number}" for event, _, number in records[:RECORDS_SHOWN]),
             more_records=max(len(records) - RECORDS_SHOWN, 0),
-            remedy=remedy(row["rule"]),
-            data=_data(analysis, group),
+            remedy=remedy(row["rule"], row["severity"]),
+            data=_data(analysis, alike),
             told=told,
         )
 
 
-def _data(analysis: Analysis, group: Neighbours) -> dict[str, Any]:
+def _data(analysis: Analysis, alike: Alike) -> dict[str, Any]:
+    group = alike.first
     row, begin = group.first, analysis.trace.from_ns
     low = None if group.low is None else group.low >> PAGE_SHIFT
     return {
         "rule": row["rule"],
-        "policy": row["policy"],
+        "policies": json.dumps(alike.policies),
         "kind": f"{row['certainty']} {row['severity']}",
         "pids": " ".join(str(pid) for pid in dict.fromkeys((row["pid"], row["by_pid"])) if pid is not None),
         "from": "" if row["from_ns"] is None else row["from_ns"] - begin,
@@ -173,12 +181,12 @@ def marks(
 ) -> Iterator[Mark]:
     """The steps of a story, at most `most`, those around `act`; `stories` share its times and colours."""
     begin, end = storyline.span(stories)
-    at = next((number for number, step in enumerate(story.steps) if step is act), 0)
+    at = next((number for number, step in enumerate(story.steps) if step == act), 0)
     first = max(0, min(at - most // 2, len(story.steps) - most))
     pages = storyline.page_names(stories)
     for number, step in enumerate(story.steps[first : first + most], first + 1):
         danger = storyline.danger_of(step, unsafe)
-        yield Mark(since(step.ts - begin, end - begin), chips(step.text, pages), danger, number, step is act, step in parted)
+        yield Mark(since(step.ts - begin, end - begin), chips(step.text, pages), danger, number, step == act, step in parted)
 
 
 def chips(text: str, pages: tuple[str, ...]) -> Markup:

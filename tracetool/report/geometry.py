@@ -82,8 +82,9 @@ def axis(stories: Sequence[Story], kind: Spacing) -> Axis:
     places = np.arange(len(known), dtype=np.float64)
     apart = -(-len(times) // TICKS_SHOWN)
     layout = {
-        "title": {"text": f"{title} (not to scale)"},
+        "title": {"text": f"{title} (not to scale)", "standoff": 6},
         "range": [-0.3, len(known) - 1.0],
+        "automargin": True,
         "tickvals": list(range(0, len(times), apart)),
         "ticktext": [since(ts - first, last - first).removesuffix(f" {unit}") for ts in times[::apart]],
     }

@@ -69,7 +69,7 @@ def _finding(analysis: Analysis, row: dict[str, Any]) -> dict[str, Any]:
     return row | {
         "address": None if address is None else hex(address),
         "evidence": _evidence(analysis, row["evidence"] or ()),
-        "remedy": remedy(row["rule"]),
+        "remedy": remedy(row["rule"], row["severity"]),
     }
 
 

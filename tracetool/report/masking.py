@@ -57,7 +57,7 @@ def _texts(e: Explanation) -> Iterable[str]:
 def _explanation(e: Explanation, stories: Iterable[Story], texts: Iterable[str]) -> Explanation:
     following, cleaned = iter(stories), iter(texts)
     story = next(following)
-    at = next((number for number, step in enumerate(e.story.steps) if step is e.act), None)
+    at = next((number for number, step in enumerate(e.story.steps) if step == e.act), None)
     return replace(
         e,
         story=story,
@@ -91,7 +91,9 @@ def _replay(each: ReplayDetails, names: Mapping[str, str]) -> ReplayDetails:
     # A reference is "via kind access by comm".
     via = pl.col("reference").str.extract(r"^(\S+ \S+ \S+) by ")
     by = pl.col("reference").str.extract(r"(?s)^\S+ \S+ \S+ by (.*)$").replace(dict(names))
-    return replace(each, decisions=rows.with_columns(process=process, reference=via + " by " + by), forks=_renamed(each.forks, names))
+    # The paths of files are shown nowhere; they are not given away either.
+    rows = rows.with_columns(process=process, reference=via + " by " + by, file=pl.lit(None, pl.String))
+    return replace(each, decisions=rows, forks=_renamed(each.forks, names))
 
 
 def _renamed(frame: pl.DataFrame, names: Mapping[str, str]) -> pl.DataFrame:

@@ -7,7 +7,7 @@ Times are in one unit since the trace began; page numbers are addresses without 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, get_args
 
@@ -278,6 +278,26 @@ def _times(details: Details, clock: _Clock, processes: _Processes, decisions: Se
     return {"t": clock.places(merged["ts"]), "bins": BINS, **{name: merged[name].to_list() for name in ("p", "d", "b", "f")}}
 
 
+def _together(analysis: Analysis, details: Details | None) -> Iterator[tuple[str, tuple[Story, ...], tuple[str, ...]]]:
+    """Each page family once: a label, its stories, the observed one first where it is told, and the findings that are about it."""
+    families: dict[Any, tuple[str, dict[str, Story], list[str]]] = {}
+    if analysis.stories:
+        families[_same(analysis.stories[0])] = ("the most telling page", {story.policy: story for story in analysis.stories}, [])
+    for name, each in details.told.items() if details else ():
+        observed = each.observed or each.story
+        _, stories, findings = families.setdefault(_same(observed), (name, {observed.policy: observed}, []))
+        stories.setdefault(each.policy, each.story)
+        findings.append(name)
+    for label, stories, findings in families.values():
+        yield label, tuple(stories.values()), tuple(findings)
+    for told in details.families if details else ():
+        yield "", told, ()
+
+
+def _same(story: Story) -> tuple[object, ...]:
+    return story.address, story.steps, story.stays, story.references
+
+
 class _Families:
     """Page families as stories: that of the analysis, those of findings, the busiest others."""
 
@@ -288,23 +308,17 @@ class _Families:
         self._length = analysis.trace.to_ns - analysis.trace.from_ns
 
     def told(self) -> dict[str, Any]:
-        found: list[dict[str, Any]] = []
-        if self._analysis.stories:
-            found.append(self._family("", "the most telling page", self._analysis.stories, None))
-        for name, each in self._details.told.items() if self._details else ():
-            stories = (each.story,) if each.observed is None else (each.observed, each.story)
-            found.append(self._family(name, name, stories, each.act))
-        found += [self._family("", "", stories, None) for stories in (self._details.families if self._details else ())]
-        return {"all": found, "figures": self._figures.values}
+        families = list(_together(self._analysis, self._details))
+        return {"all": [self._family(*each) for each in families], "figures": self._figures.values}
 
-    def _family(self, finding: str, label: str, stories: Sequence[Story], act: Step | None) -> dict[str, Any]:
+    def _family(self, label: str, stories: Sequence[Story], findings: Sequence[str]) -> dict[str, Any]:
         begin, _ = storyline.span(stories)
         first = stories[0]
         pids = {int(pid) for story in stories for name in story.owners.values() if (pid := name.rpartition(" ")[2]).isdecimal()}
-        shown = next((n for n, s in enumerate(stories) if not s.safe), len(stories) - 1 if finding else 0)
+        shown = next((n for n, s in enumerate(stories) if not s.safe), len(stories) - 1 if findings else 0)
         where = f"{hexadecimal(first.address)} of {printable(next(iter(first.owners.values()), '?'))}"
         return {
-            "finding": finding,
+            "findings": list(findings),
             "label": f"{label}: {where}" if label else where,
             "address": hexadecimal(first.address),
             "who": storyline.owners(first),
@@ -313,10 +327,10 @@ class _Families:
             "from": (begin - self._analysis.trace.from_ns) / time_unit(self._length)[1],
             "spacing": spacing(stories),
             "shown": shown,
-            "stories": [self._story(story, stories, act if number == len(stories) - 1 else None) for number, story in enumerate(stories)],
+            "stories": [self._story(story, stories) for story in stories],
         }
 
-    def _story(self, story: Story, stories: Sequence[Story], act: Step | None) -> dict[str, Any]:
+    def _story(self, story: Story, stories: Sequence[Story]) -> dict[str, Any]:
         begin, end = storyline.span(stories)
         unsafe = storyline.dangers(self._analysis, story)
         parted = storyline.parting(stories[0], story)
@@ -327,14 +341,14 @@ class _Families:
             "pages": [[page, printable(what)] for page, what in story.pages.items()],
             "colours": {page: n % storyline.COLOURS for n, page in enumerate(storyline.page_names(stories))},
             "left_out": figures.left_out(story),
-            "steps": list(self._steps(story.steps[:STEPS_SHOWN], begin, end, unsafe, parted, act)),
+            "steps": list(self._steps(story.steps[:STEPS_SHOWN], begin, end, unsafe, parted)),
             "figures": {
                 kind: self._figures.put(figures.picture(story, stories, unsafe, kind)) for kind in get_args(Spacing)
             },
         }  # fmt: skip
 
     def _steps(
-        self, steps: Iterable[Step], begin: int, end: int, unsafe: Sequence[storyline.Danger], parted: Sequence[Step], act: Step | None
+        self, steps: Iterable[Step], begin: int, end: int, unsafe: Sequence[storyline.Danger], parted: Sequence[Step]
     ) -> Iterable[dict[str, Any]]:
         for step in steps:
             danger = storyline.danger_of(step, unsafe)
@@ -343,6 +357,4 @@ class _Families:
                 told["danger"] = f"{danger.rule}, {danger.certainty}"
             if step in parted:
                 told["parts"] = True
-            if step is act:
-                told["here"] = True
             yield told

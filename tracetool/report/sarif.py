@@ -75,7 +75,7 @@ def _result(analysis: Analysis, row: dict[str, Any], rules: list[str]) -> dict[s
         | {
             "address": None if row["address"] is None else hex(row["address"]),
             "evidence": [_record(analysis, event) for event in row["evidence"] or () if event in analysis.evidence],
-            "remedy": summary.remedy(row["rule"]),
+            "remedy": summary.remedy(row["rule"], row["severity"]),
         },
     }
     if row["fingerprint"]:

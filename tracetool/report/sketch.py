@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from tracetool.foreign import printable
 from tracetool.report.geometry import MARKS, REFERENCE_ROW, REFERENCES, STAYS, TITLE, Axis, Lane, axis, lanes
-from tracetool.report.storyline import COLOURS, Danger, danger_of, page_names
+from tracetool.report.storyline import COLOURS, Danger, danger_of, leaks, page_names
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -47,6 +47,7 @@ class _Sketch:
             height = list(places.values())[_LANES].top
         self._height = round(height * _ROW) + _TOP + _BOTTOM
         self._pages = page_names([story])
+        self._depths: dict[Held, float] = {}
 
     def parts(self) -> Iterator[Markup]:
         from markupsafe import Markup
@@ -63,6 +64,7 @@ class _Sketch:
                 yield self._stay(stay)
         yield from self._references()
         yield from self._arrows()
+        yield from self._leaks()
         for number, step in enumerate(self._story.steps[:_MARKS], 1):
             if step.owner in self._places:
                 yield self._mark(number, step)
@@ -101,6 +103,7 @@ class _Sketch:
             if one.owner not in rows:
                 continue
             depth = self._places[one.owner].top + REFERENCES + REFERENCE_ROW * next(rows[one.owner])
+            self._depths[one] = depth
             begin, end = self._x(one.from_ns), self._x(one.to_ns)
             yield Markup('<rect class="p{} held" x="{}" y="{}" width="{}" height="8"/>').format(
                 self._page(one.page), begin, self._y(depth - 0.13), round(max(end - begin, 1), 1)
@@ -125,12 +128,29 @@ class _Sketch:
                 x, tail + 9 * down, head - 9 * down, -6 * down, 6 * down
             )
 
+    def _leaks(self) -> Iterator[Markup]:
+        """From each store to the reference whose holder reads it, though it should not."""
+        from markupsafe import Markup
+
+        for step, held in leaks(self._story, self._unsafe):
+            if held not in self._depths or step.owner not in self._places:
+                continue
+            x, tail, head = self._x(step.ts), self._y(self._places[step.owner].top + STAYS), self._y(self._depths[held])
+            down = 1 if head > tail else -1
+            yield Markup('<path class="leak" d="M{0} {1}V{2}m-5 {3}l5 {4}l5 {3}"/>').format(
+                x, tail + 9 * down, head - 5 * down, -7 * down, 7 * down
+            )
+            right = x > _WIDTH * 0.6
+            yield Markup('<text class="warn" x="{}" y="{}"{}>{}\'s store is read here</text>').format(
+                x - 7 if right else x + 7, round((head + tail) / 2 + 4, 1), Markup(' text-anchor="end"') if right else "", step.owner
+            )
+
     def _mark(self, number: int, step: Step) -> Markup:
         from markupsafe import Markup
 
         x, y = self._x(step.ts), self._y(self._places[step.owner].top + MARKS)
         bad = danger_of(step, self._unsafe) is not None
-        state = "bad" if bad else "here" if step is self._act else "step"
+        state = "bad" if bad else "here" if step == self._act else "step"
         if bad:
             shape = Markup('<path class="bad" d="M{} {}h8l6 6v8l-6 6h-8l-6-6v-8z"/>').format(x - 4, y - 10)
         elif _SYMBOLS.get(step.act) == "diamond":

@@ -12,7 +12,7 @@ from tracetool.analysis import Analysis, Held, Stay, Step, Story
 COLOURS: Final = 8
 
 _FOLLOWING: Final = frozenset({"unmap", "exit", "release"})
-_ENDANGERING: Final = frozenset({"fork", "reference", "copy", "reuse", "swap"})
+_ENDANGERING: Final = frozenset({"fork", "reference", "copy", "reuse", "store", "swap"})
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,18 @@ def danger_of(step: Step, unsafe: Iterable[Danger]) -> Danger | None:
     if step.act not in _ENDANGERING:
         return None
     return next((danger for danger in unsafe if danger.from_ns == step.ts), None)
+
+
+def leaks(story: Story, unsafe: Iterable[Danger]) -> tuple[tuple[Step, Held], ...]:
+    """Each store that reaches the holder of a read reference (missed-cow), and that reference."""
+    missed = [danger for danger in unsafe if danger.rule == "missed-cow"]
+    return tuple(
+        (step, held)
+        for step in story.steps
+        if danger_of(step, missed)
+        for held in story.references
+        if held.page == step.page and held.access == "read" and held.from_ns <= step.ts and (held.to_ns is None or held.to_ns > step.ts)
+    )
 
 
 def _bars(story: Story) -> tuple[Stay | Held, ...]:

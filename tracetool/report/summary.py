@@ -107,9 +107,9 @@ def known(analysis: Analysis) -> str:
     return f"Only what is new is told: {left_out}, also of the verdicts."
 
 
-def remedy(rule: str) -> str:
-    """What avoids a finding of that rule; empty for a rule that this version does not have."""
-    return RULES[rule].remedy if rule in RULES else ""
+def remedy(rule: str, severity: str = "defect") -> str:
+    """What avoids a finding of that rule and severity; empty for a rule that this version does not have."""
+    return RULES[rule].remedy_of(severity) if rule in RULES else ""
 
 
 def why_empty(analysis: Analysis) -> str | None:

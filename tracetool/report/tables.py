@@ -111,7 +111,10 @@ def times(details: Details) -> Table:
         )
         for row in details.times.distribution().iter_rows(named=True)
     ]
-    caption = "Time of COW faults with both ends in the trace, less other faults in them, preemption and what recording costs."
+    caption = (
+        "Time of COW faults with both ends in the trace, less other faults in them, preemption and what recording costs. "
+        "The price of a copy leaves out copies of pages of files."
+    )
     return Table("times-table", caption, ("decision", "faults", "left out", "5th percentile", "median", "95th", "worst"), tuple(rows))
 
 
@@ -143,9 +146,9 @@ def forks(details: Details, trace: TraceInfo) -> Table:
 def decided(analysis: Analysis) -> Table:
     """What every replay decided: the numbers of the JSON report."""
     names = ("cow_faults", "copies", "reuses", "early_copies", "unshares", "zero_fills", "splits")
-    rows = [(Cell("observed"), *(_count(analysis.observed.get(name, 0)) for name in names))]
-    rows += [(_policy(p.name), *(_count(getattr(p, name)) for name in names)) for p in analysis.policies]
-    head = ("policy", "COW faults", "copies", "reuses", "early copies", "unshares", "zero-fills", "splits")
+    rows = [(Cell("observed"), *(_count(analysis.observed.get(name, 0)) for name in names), _count(0))]
+    rows += [(_policy(p.name), *(_count(getattr(p, name)) for name in names), _count(p.agreement.undetermined)) for p in analysis.policies]
+    head = ("policy", "COW faults", "copies", "reuses", "early copies", "unshares", "zero-fills", "splits", "undetermined")
     return Table("decided-table", "Decisions of each replay; copies in pages.", head, tuple(rows))
 
 
@@ -158,7 +161,7 @@ def fork_stalls(details: Details) -> Table:
     ]  # fmt: skip
     return Table(
         "fork-stalls-table",
-        "Fork holds its caller up, from its first area to its last.",
+        "Fork holds its caller up, from its first area to its last: as recorded.",
         ("process", "forks", "median", "99th", "worst"),
         tuple(rows),
     )

@@ -219,7 +219,7 @@ def _finding(analysis: Analysis, found: Neighbours) -> Iterator[RenderableType]:
     head = f"{found.name}  {row['certainty']} {row['rule']} under {row['policy']} ({row['severity']}), {at}"
     yield hanging("  ", head, STYLES["defect"] if (row["certainty"], row["severity"]) == ("certain", "defect") else "")
     yield hanging("      ", found.told, "")
-    if remedy := summary.remedy(row["rule"]):
+    if remedy := summary.remedy(row["rule"], row["severity"]):
         yield hanging("      ", f"remedy: {remedy}", "")
     if found.fingerprints:
         yield hanging("      ", f"fingerprint: {', '.join(found.fingerprints)}", "dim")

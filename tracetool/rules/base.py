@@ -49,7 +49,7 @@ class Evidence:
 class Rule:
     """`find` gives one row a case, with the columns of `held`; `needs` are the raw events without which nothing can be said.
 
-    `remedy` says what avoids the defect.
+    `remedy` says what avoids the defect, `remedy_info` what helps where the kernel promised nothing (empty: the same).
     """
 
     name: str
@@ -57,6 +57,11 @@ class Rule:
     needs: tuple[str, ...]
     find: Callable[[Evidence], pl.DataFrame]
     remedy: str
+    remedy_info: str = ""
+
+    def remedy_of(self, severity: str) -> str:
+        """What avoids a finding of that severity."""
+        return self.remedy_info if severity == "info" and self.remedy_info else self.remedy
 
     @property
     def description(self) -> str:

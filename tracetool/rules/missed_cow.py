@@ -38,5 +38,6 @@ MISSED_COW = Rule(
     title="A store by another process reaches a page that a read reference still reads",
     needs=("cow_fault", "cow_fault_done", "anon_new", "fork_range", "gup", "gup_fast", "mm_exit"),
     find=find,
-    remedy="a kernel that looks at references before it reuses a page (5.9 and newer for 4 KiB pages), or FOLL_PIN instead of FOLL_GET",
+    remedy="a kernel that breaks COW before it takes a read reference (5.8), or looks at references before it reuses a page (5.9 and newer "
+    "for 4 KiB pages); in the process, no store by the other side while the reference is held",
 )

@@ -54,4 +54,6 @@ WRONG_COW = Rule(
     needs=("cow_fault", "cow_fault_done", "anon_new", "fork_range", "gup", "gup_fast"),
     find=find,
     remedy="a kernel that marks pages exclusive (5.19 and newer), no fork or write protection while the buffer is in use, or MADV_DONTFORK",
+    remedy_info="nothing that was promised is broken; a holder that must see later stores takes a pin (FOLL_PIN), before which "
+    "kernels since 5.19 give the owner a page of its own, or the buffer is kept out of fork (MADV_DONTFORK)",
 )

@@ -1,14 +1,19 @@
-"""What kind of memory an address is in: heap, stack or mapping, as far as the calls that made it are in the trace."""
+"""What kind of memory an address is in: heap, stack, a file or anonymous memory, as far as the trace tells."""
 
 from __future__ import annotations
 
 from typing import Final
 
+import numpy as np
 import polars as pl
 
 from tracetool import schema
 from tracetool.memory_events import Op
+from tracetool.memory_events import codes as c
 from tracetool.trace import Trace
+from tracetool.where.maps import ancestors, maps
+from tracetool.where.once import once
+from tracetool.where.ranges import has
 
 #: Where x86-64 puts the stack: within 16 GiB of the end of user memory, more than any mapping comes near (arch/x86/mm/mmap.c,
 #: `mmap_base`, which leaves out `stack_maxrandom_size`); at its lowest, a stack of 8 MiB reaches down from there.
@@ -16,52 +21,92 @@ STACK_FROM: Final = 0x7FFC_0000_0000 - (8 << 20)
 STACK_TO: Final = 0x8000_0000_0000
 
 
-def areas(rows: pl.DataFrame, trace: Trace) -> pl.Series:
-    """The kind of memory (`schema.AREAS`) of each `address` of the address space `mm`, as a series `area`.
+def areas(rows: pl.DataFrame, trace: Trace) -> pl.DataFrame:
+    """The kind of memory of each `address` of the address space `mm` when the memory event `event` (null: the last) happened.
 
-    heap: between the first and the last end of the heap that brk returned; mapping: mmap or mremap gave it; stack: by its position;
-    anonymous: made before the trace, or the calls were not recorded. What a parent made before it forked is its child's, too.
+    Returns:
+        one row a row: `area` (`schema.AREAS`) and `file` (String: the path of the file that is mapped there; null: none, or not told).
+
+    heap: between the first and the last end of the heap that brk returned, or so in maps; stack: by its position, MAP_STACK, or so in maps.
+    file and anonymous: by the last mmap call over the address (moved by mremap, gone by munmap); else by what the last page fault there
+    said of its area, with perf's records or trace-cmd's lists of maps for its name; else by those alone. unknown: nothing tells. What a
+    parent had when it forked, its child has.
+
+    Example:
+        >>> import polars as pl, tracetool
+        >>> trace = tracetool.open("fixtures/mail-6.1.dat")
+        >>> areas(trace.replay().fault_rows.head(1).select("mm", "address", "event"), trace).rows()
+        [('file', None)]
     """
-    asked = rows.select("mm", "address").unique(maintain_order=True)
-    pairs = _ancestors(asked["mm"].unique(maintain_order=True), trace)
-    heaps = pairs.join(_heaps(trace), left_on="ancestor", right_on="mm", how="inner")
-    heaps = heaps.group_by("mm").agg(pl.col("low").min(), pl.col("high").max())
-    told = (
-        asked.join(pairs, on="mm", how="left", maintain_order="left")
-        .sort("address", maintain_order=True)
-        .join_asof(_mappings(trace), left_on="address", right_on="start", by_left="ancestor", by_right="mm", check_sortedness=False)
-        .group_by("mm", "address", maintain_order=True)
-        .agg(mapped=(pl.col("address") < pl.col("end")).any())
-        .join(heaps, on="mm", how="left", maintain_order="left")
-        .select(
-            "mm",
-            "address",
-            area=pl.when(pl.col("address").is_between(pl.col("low"), pl.col("high"), closed="left"))
-            .then(pl.lit("heap"))
-            .when(pl.col("address").is_between(STACK_FROM, STACK_TO, closed="left"))
-            .then(pl.lit("stack"))
-            .when(pl.col("mapped"))
-            .then(pl.lit("mapping"))
-            .otherwise(pl.lit("anonymous")),
-        )
+    line = ancestors(rows["mm"].drop_nulls().unique(maintain_order=True), trace)
+    asked = rows.select(pl.col("mm").cast(pl.Int32), pl.col("address").cast(pl.UInt64), pl.col("event").cast(pl.Int64))
+    mapped = maps(trace).over(asked, line)
+    told = asked.with_columns(
+        *(mapped[name].alias(name) for name in ("told", "at", "area", "file")),
+        *_faulted(asked, line, trace),
+        _in_heap(asked, line, trace),
+    ).with_columns(
+        # What was there before is gone: an older fault tells nothing.
+        faulted=pl.when((pl.col("told") == "gone") & (pl.col("fault_at") < pl.col("at"))).then(None).otherwise("faulted"),
     )
-    return rows.select("mm", "address").join(told, on=["mm", "address"], how="left", maintain_order="left")["area"]
+    called = (pl.col("told") == "call") & pl.col("area").is_not_null()
+    says_otherwise = (pl.col("faulted") == "file") != (pl.col("area") == "file")
+    area = (
+        pl.when("in_heap")
+        .then(pl.lit("heap"))
+        .when(pl.col("address").is_between(STACK_FROM, STACK_TO, closed="left"))
+        .then(pl.lit("stack"))
+        .when(called)
+        .then("area")
+        .when(says_otherwise)
+        .then("faulted")
+        .otherwise(pl.coalesce("area", "faulted", pl.lit("unknown")))
+    )
+    found = told.with_columns(kind=area)
+    return found.select(area="kind", file=pl.when((pl.col("kind") == "file") & (pl.col("area") == "file")).then("file"))
 
 
-def _ancestors(spaces: pl.Series, trace: Trace) -> pl.DataFrame:
-    """Each address space with itself and those that it was forked from: `mm`, `ancestor`."""
+def _faulted(asked: pl.DataFrame, line: pl.DataFrame, trace: Trace) -> list[pl.Series]:
+    """What the last fault on each page said of its area, `faulted` (file: it has operations of its own, `vm_ops`; else anonymous), and the
+    memory event of that fault, `fault_at`.
+    """
     events = trace.history.events
-    forks = (events.op == int(Op.FORK)) | (events.op == int(Op.FORK_RANGE))
-    parents = pl.DataFrame({"ancestor": events.mm[forks], "parent": events.arg[forks]}).unique().filter(pl.col("parent") >= 0)
-    parents = parents.select(pl.col("ancestor").cast(pl.Int32), pl.col("parent").cast(pl.Int32))
-    pairs = last = pl.DataFrame({"mm": spaces, "ancestor": spaces})
-    while last.height:
-        last = last.join(parents, on="ancestor", how="inner").select("mm", ancestor="parent").unique()
-        last = last.join(pairs, on=["mm", "ancestor"], how="anti")
-        pairs = pl.concat([pairs, last])
-    return pairs
+    known = has(trace, "mm_fault", "vm_ops")
+    at = np.flatnonzero((events.op == int(Op.FAULT)) & (events.mm >= 0)) if known else np.zeros(0, np.int64)
+    faults = pl.DataFrame(
+        {
+            "ancestor": events.mm[at],
+            "page": events.address[at] >> schema.PAGE_SHIFT,
+            "until": at,
+            "anonymous": events.flags[at] & c.ANON_AREA != 0,
+        }
+    ).cast({"ancestor": pl.Int32, "page": pl.Int64, "until": pl.Int64})
+    points = asked.with_row_index("row").select(
+        "row", "mm", page=(pl.col("address") // schema.PAGE_SIZE).cast(pl.Int64), event=pl.col("event").fill_null(len(events))
+    )
+    last = (
+        points.join(line, on="mm", how="left", maintain_order="left")
+        .with_columns(until=pl.min_horizontal("event", "until"))
+        .sort("until", maintain_order=True)
+        .join_asof(faults.with_columns(fault_at="until"), on="until", by=["ancestor", "page"], check_sortedness=False)
+        .sort("row", "fault_at", nulls_last=False)
+        .group_by("row", maintain_order=True)
+        .agg(pl.col("anonymous").last(), pl.col("fault_at").last())
+    )
+    kind = pl.when("anonymous").then(pl.lit("anonymous")).when(~pl.col("anonymous")).then(pl.lit("file"))
+    return last.select(kind.alias("faulted"), "fault_at").get_columns()
 
 
+def _in_heap(asked: pl.DataFrame, line: pl.DataFrame, trace: Trace) -> pl.Series:
+    """Whether each address is in the heap of its address space or one that it was forked from, as brk returned it."""
+    heaps = line.join(_heaps(trace), left_on="ancestor", right_on="mm", how="inner")
+    heaps = heaps.group_by("mm").agg(pl.col("low").min(), pl.col("high").max())
+    found = asked.join(heaps, on="mm", how="left", maintain_order="left")
+    inside = pl.col("address").is_between(pl.col("low"), pl.col("high"), closed="left").fill_null(False)
+    return found.select(in_heap=inside)["in_heap"]
+
+
+@once
 def _heaps(trace: Trace) -> pl.DataFrame:
     """From where to where the heap of each address space reached, as brk returned it: `mm`, `low`, `high`."""
     empty = pl.DataFrame(schema={"mm": pl.Int32, "low": pl.UInt64, "high": pl.UInt64})
@@ -79,24 +124,4 @@ def _heaps(trace: Trace) -> pl.DataFrame:
         .filter(pl.col("mm") >= 0)
         .group_by("mm")
         .agg(low=pl.col("ret").min().cast(pl.UInt64), high=pl.col("ret").max().cast(pl.UInt64))
-    )
-
-
-def _mappings(trace: Trace) -> pl.DataFrame:
-    """What mmap and mremap gave each address space, by `start`: `mm`, `start`, and the furthest `end` of all that start no later."""
-    events = trace.history.events
-    made, moved = events.op == int(Op.MMAP), (events.op == int(Op.MREMAP)) & (events.flags > 0)
-    parts = [
-        pl.DataFrame({"mm": events.mm[made], "start": events.address[made], "pages": events.pages[made]}),
-        pl.DataFrame({"mm": events.mm[moved], "start": events.arg[moved], "pages": events.flags[moved]}),
-    ]
-    return (
-        pl.concat([part.cast({"mm": pl.Int32, "start": pl.Int64, "pages": pl.Int64}) for part in parts])
-        .filter(pl.col("start") >= 0, pl.col("pages") > 0)
-        .sort("start", maintain_order=True)
-        .select(
-            "mm",
-            pl.col("start").cast(pl.UInt64),
-            end=(pl.col("start") + pl.col("pages") * schema.PAGE_SIZE).cum_max().over("mm").cast(pl.UInt64, strict=False),
-        )
     )

@@ -10,6 +10,8 @@ from tracetool import schema
 from tracetool.memory_events import Op
 from tracetool.memory_events import codes as c
 from tracetool.trace import Trace
+from tracetool.where.once import once
+from tracetool.where.ranges import has
 
 #: What only kernel code does.
 _BY_KERNEL: Final = (Op.GUP, Op.REF_GET, Op.FORK, Op.FORK_RANGE)
@@ -58,21 +60,10 @@ def instructions(acts: pl.Series, trace: Trace) -> pl.DataFrame:
 
 def _instructions(faults: pl.DataFrame, trace: Trace) -> pl.DataFrame:
     """The instructions of faults of programs (`act`, `ts`, `tid`, `page`) that page_fault_user tells of: `act`, `ip`."""
-    empty = pl.DataFrame(schema={"act": pl.Int64, "ip": pl.UInt64})
-    if not faults.height or not trace.raw.counts().get("page_fault_user"):
-        return empty
-    recorded = {field.column for field in trace.raw.formats()["page_fault_user"].fields}
-    if not {"address", "ip"} <= recorded:
-        return empty
-    read = pl.from_arrow(trace.raw.table("page_fault_user", ["address", "ip"]).select(["ts", "tid", "address", "ip"]))
-    assert isinstance(read, pl.DataFrame)
-    if not (read.schema["address"].is_integer() and read.schema["ip"].is_integer()):
-        return empty
-    taken = (
-        read.filter(pl.col("tid").is_in(faults["tid"].unique().implode()))
-        .sort("ts", maintain_order=True)
-        .select("tid", "ts", "ip", page=(pl.col("address").cast(pl.UInt64) // schema.PAGE_SIZE), taken="ts")
-    )
+    recorded = _recorded(trace)
+    if not faults.height or not recorded.height:
+        return pl.DataFrame(schema={"act": pl.Int64, "ip": pl.UInt64})
+    taken = recorded.filter(pl.col("tid").is_in(faults["tid"].unique().implode()))
     ordered = faults.sort("ts", maintain_order=True)
     last = ordered.join_asof(taken.select("tid", "ts", "taken"), on="ts", by="tid", check_sortedness=False)
     return (
@@ -82,3 +73,17 @@ def _instructions(faults: pl.DataFrame, trace: Trace) -> pl.DataFrame:
         .filter(pl.col("taken") == pl.col("last"))
         .select("act", pl.col("ip").cast(pl.UInt64))
     )
+
+
+@once
+def _recorded(trace: Trace) -> pl.DataFrame:
+    """Every page_fault_user, by time: `tid`, `ts`, `ip`, `page`, `taken` (its time again)."""
+    empty = pl.DataFrame(schema={"tid": pl.Int32, "ts": pl.Int64, "ip": pl.UInt64, "page": pl.UInt64, "taken": pl.Int64})
+    if not has(trace, "page_fault_user", "address", "ip"):
+        return empty
+    read = pl.from_arrow(trace.raw.table("page_fault_user", ["address", "ip"]).select(["ts", "tid", "address", "ip"]))
+    assert isinstance(read, pl.DataFrame)
+    if not (read.schema["address"].is_integer() and read.schema["ip"].is_integer()):
+        return empty
+    ordered = read.sort("ts", maintain_order=True)
+    return ordered.select("tid", "ts", "ip", page=pl.col("address").cast(pl.UInt64) // schema.PAGE_SIZE, taken="ts")

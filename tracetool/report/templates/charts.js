@@ -27,8 +27,12 @@ function layout(height, more) {
   };
 }
 
+// Of few things there are no halves.
+const whole = (most) => (most < 8 ? { dtick: 1 } : {});
+
 function timeAxis(model) {
-  return { ...lines(), title: { text: `${model.unit} since the trace began` }, range: [0, model.end], hoverformat: ".3f" };
+  const spare = model.end / 100;
+  return { ...lines(), title: { text: `${model.unit} since the trace began` }, range: [-spare, model.end + spare], hoverformat: ".3f" };
 }
 
 // Why a picture is empty.
@@ -211,7 +215,7 @@ function reasonsChart(model, selection, { narrow }) {
     data: data.length ? data : [{ type: "bar", orientation: "h", y: names, x: names.map(() => 0), showlegend: false }],
     layout: layout((narrow ? 170 : 150) + 34 * names.length, {
       barmode: "stack", bargap: 0.35,
-      xaxis: { ...lines(), rangemode: "tozero", title: { text: "pages copied" }, range: [0, Math.max(...totals, 1) * (narrow ? 1.3 : 1.15)] },
+      xaxis: { ...lines(), ...whole(Math.max(...totals)), rangemode: "tozero", title: { text: "pages copied" }, range: [0, Math.max(...totals, 1) * (narrow ? 1.3 : 1.15)] },
       yaxis: {
         automargin: true, autorange: "reversed", ticks: "",
         tickvals: names, ticktext: names.map((name, n) => (n === selection.policy ? `<b>▸ ${name}</b>` : name)),
@@ -223,6 +227,15 @@ function reasonsChart(model, selection, { narrow }) {
 }
 
 // --- how long faults take ---
+
+// Decades, and 2 and 5 in between where there are few.
+function ticksOf(data, narrow) {
+  const x = data.flatMap((trace) => trace.x);
+  if (!x.length) return {};
+  const [low, high] = [Math.floor(Math.log10(Math.min(...x))), Math.ceil(Math.log10(Math.max(...x)))];
+  const within = high - low > (narrow ? 3 : 4) ? [1] : [1, 2, 5];
+  return { tickvals: Array.from({ length: high - low + 1 }, (_, n) => within.map((each) => each * 10 ** (low + n))).flat() };
+}
 
 function timesChart(model, selection, { narrow }) {
   const { times } = model;
@@ -250,8 +263,8 @@ function timesChart(model, selection, { narrow }) {
   return {
     data: data.length ? data : [{ type: "scatter", mode: "lines", x: [1, 100], y: [0, 0], showlegend: false, line: { width: 0 } }],
     layout: layout(narrow ? 320 : 340, {
-      xaxis: { ...lines(), type: "log", title: { text: "µs" }, tickformat: "~g", dtick: narrow ? 1 : undefined },
-      yaxis: { ...lines(), rangemode: "tozero", title: { text: "faults" } },
+      xaxis: { ...lines(), type: "log", title: { text: "µs" }, tickformat: "~g", ...ticksOf(data, narrow) },
+      yaxis: { ...lines(), ...whole(Math.max(...data.flatMap(({ y }) => y), 0)), rangemode: "tozero", title: { text: "faults" } },
       annotations: data.length ? [] : empty,
     }),
   };

@@ -5,10 +5,11 @@ const overTime = [["select2d", "zoom2d", "pan2d", "resetScale2d"]];
 const narrow = (plot) => plot.clientWidth < 600 * (parseFloat(getComputedStyle(document.documentElement).fontSize) / 16);
 const printing = () => "print" in document.documentElement.dataset;
 
-function drawn(plot, figure, modeBarButtons) {
+function drawn(plot, figure, modeBarButtons, anew = false) {
   const { data, layout } = resolved(figure, getComputedStyle(document.documentElement));
   if (printing()) layout.width = Math.min(plot.clientWidth, 660);
-  return window.Plotly.react(plot, data, layout, { displaylogo: false, modeBarButtons, responsive: !printing() });
+  // Told to change, plotly keeps no text where a picture with other marks had none; it forgets that only when it begins anew.
+  return window.Plotly[anew ? "newPlot" : "react"](plot, data, layout, { displaylogo: false, modeBarButtons, responsive: !printing() });
 }
 
 // Leaves out the words that would lie over the one before them.
@@ -28,7 +29,7 @@ function lineage(model, plot) {
   const story = storyOf(model);
   const figure = structuredClone(model.families.figures[story.figures[selection.spacing]]);
   figure.data.filter((trace) => trace.meta === "words").forEach((trace) => spaced(trace, figure.layout.xaxis.range, plot.clientWidth));
-  return drawn(plot, figure, buttons);
+  return drawn(plot, figure, buttons, true);
 }
 
 function picksTime(plot) {
@@ -115,6 +116,8 @@ function follow(drawAll) {
   window.addEventListener("afterprint", () => { delete document.documentElement.dataset.print; drawAll(); });
 }
 
+// A picture whose table is open takes the whole width.
+findAll(".grid .numbers").forEach((table) => table.addEventListener("toggle", () => window.dispatchEvent(new Event("resize"))));
 filter.begin();
 findAll("table.sortable, table.findings").forEach(sortable);
 if (find("#model")) {

@@ -112,9 +112,9 @@ function followFindings(model, policies) {
       const page = row.low === "" ? null : { low: Number(row.low), high: Number(row.high) };
       const [begin, end] = [row.from, row.to || row.from].map((t) => (t === "" ? null : Number(t) / model.scale));
       const spare = begin === null ? 0 : Math.max((end - begin) * 0.5, model.end / 500);
-      const family = model.families.all.findIndex((each) => each.finding === row.id);
+      const family = model.families.all.findIndex((each) => each.findings.includes(row.id));
       select({
-        ...everything, page, policy: Math.max(policies.indexOf(row.policy), 0),
+        ...everything, page, policy: Math.max(policies.indexOf(JSON.parse(row.policies)[0]), 0),
         from: begin === null ? null : Math.max(begin - spare, 0), to: begin === null ? null : Math.min(end + spare, model.end),
         ...(family >= 0 ? { family } : familyOf(model, page)),
       });
@@ -129,7 +129,7 @@ function followFindings(model, policies) {
 function familyOf(model, page) {
   if (!page) return {};
   const found = model.families.all.map((family, n) => [family, n]).filter(([family]) => family.v >= page.low && family.v <= page.high);
-  const best = found.find(([family]) => family.finding && family.stories.some((story) => story.policy === policyName(model))) ?? found[0];
+  const best = found.find(([family]) => family.findings.length && family.stories.some((story) => story.policy === policyName(model))) ?? found[0];
   return best ? { family: best[1] } : {};
 }
 
@@ -151,7 +151,7 @@ function toldStory(story) {
   heading.append(make("span", story.safe ? "✔ safe" : "✖ unsafe", { class: `badge ${story.safe ? "clean" : "defect"}` }));
   const steps = make("ol", "", { class: "steps" });
   steps.append(...story.steps.map((step) => {
-    const item = make("li", "", step.danger ? { class: "unsafe" } : step.here ? { class: "here" } : {});
+    const item = make("li", "", step.danger ? { class: "unsafe" } : {});
     item.append(make("span", step.at, { class: "at" }), " ", ...coloured(step.text, story.colours));
     if (step.danger) item.append(" ", make("span", `✖ unsafe from here: ${step.danger}`, { class: "badge defect" }));
     if (step.parts) item.append(" ", make("span", "↪ not as observed", { class: "badge info" }));
@@ -179,7 +179,7 @@ function storyForm(model) {
   choice.addEventListener("change", () => {
     const family = model.families.all[Number(choice.value)];
     const policy = model.policies.indexOf(family.stories[family.shown].policy);
-    select({ family: Number(choice.value), spacing: family.spacing, ...(family.finding ? { policy: Math.max(policy, 0) } : {}) });
+    select({ family: Number(choice.value), spacing: family.spacing, ...(family.findings.length ? { policy: Math.max(policy, 0) } : {}) });
   });
   let [shown, told] = [-1, null];
   followers.push(() => {

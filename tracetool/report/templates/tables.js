@@ -35,6 +35,9 @@ function sortable(table) {
   });
 }
 
+// What a row of the findings has: one rule, one kind, one or more policies.
+const valuesOf = (row, name) => (name === "policy" ? JSON.parse(row.dataset.policies) : [row.dataset[name]]);
+
 const filter = {
   form: find("#filter"),
   rows: findAll("#findings-table tbody"),
@@ -46,7 +49,7 @@ const filter = {
     this.whole = this.status.textContent;
     this.texts = new Map(this.rows.map((row) => [row, row.textContent.toLowerCase()]));
     ["rule", "policy", "kind"].forEach((name) => {
-      const values = [...new Set(this.rows.map((row) => row.dataset[name]))];
+      const values = [...new Set(this.rows.flatMap((row) => valuesOf(row, name)))];
       this.form.elements[name].append(...values.map((value) => make("option", value, { value })));
     });
     this.form.hidden = false;
@@ -60,7 +63,7 @@ const filter = {
     const wanted = text.value.trim().toLowerCase();
     let shown = 0;
     this.rows.forEach((row) => {
-      const alike = [["rule", rule], ["policy", policy], ["kind", kind]].every(([name, field]) => !field.value || row.dataset[name] === field.value);
+      const alike = [["rule", rule], ["policy", policy], ["kind", kind]].every(([name, field]) => !field.value || valuesOf(row, name).includes(field.value));
       row.hidden = !(alike && this.selected(row) && this.texts.get(row).includes(wanted));
       shown += !row.hidden;
     });
