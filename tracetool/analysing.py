@@ -55,8 +55,8 @@ def analyse(trace: Trace | str | os.PathLike[str], policies: Iterable[Policy] | 
         stories = tell(replays, found)
     known = None
     if baseline:
-        all_found, found = found.height, baseline.new(found)
-        known = Known(baseline.path, all_found - found.height)
+        everything, found = found, baseline.new(found)
+        known = Known(baseline.path, everything.height - found.height, everything)
     rows = [row for rows in found["evidence"].to_list() for row in rows]
     rows += [row for story in stories for step in story.steps for row in step.evidence]
     with stage("counting costs", events, "events"):

@@ -140,10 +140,14 @@ class Story:
 
 @dataclass(frozen=True)
 class Known:
-    """Findings that are left out because an earlier run had them, too: what file says so, and how many there are here."""
+    """Findings that are left out because an earlier run had them, too: what file says so, and how many there are here.
+
+    `everything` has all findings, those that are left out, too, as stories tell them (columns as in `Analysis.findings`).
+    """
 
     path: str
     findings: int
+    everything: pl.DataFrame | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)

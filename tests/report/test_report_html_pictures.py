@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,10 @@ from conftest import fixture_path
 from report import example
 from tracetool.analysing import analyse
 from tracetool.analysis import Analysis
+from tracetool.baseline import read_baseline
 from tracetool.costs.memory import Memory
 from tracetool.policies import POLICIES
-from tracetool.report import details, found, html, masking, pictures, tables
+from tracetool.report import details, found, html, json, masking, pictures, tables
 from tracetool.report.sketch import sketch
 from tracetool.report.storyline import dangers
 
@@ -124,6 +126,16 @@ def test_a_story_is_called_safe_only_where_its_picture_shows_nothing_unsafe(name
             assert story["safe"] or (story["policy"], family["v"] << 12) in defects
             seen += not story["safe"]
     assert seen or not defects
+
+
+def test_a_page_is_as_unsafe_where_its_finding_is_known_and_reported_no_more(tmp_path: Path) -> None:
+    trace = tracetool.open(fixture_path("mail-5.10.dat"))
+    before = tmp_path / "before.json"
+    before.write_text(json.render(analyse(trace)))
+    analysis = analyse(trace, baseline=read_baseline(str(before)))
+    assert not analysis.findings.height
+    families = pictures.model(analysis, details.gather(trace, analysis))["families"]["all"]
+    assert {story["policy"] for family in families for story in family["stories"] if not story["safe"]} == {"mapcount"}
 
 
 def test_the_findings_of_a_family_share_its_pictures() -> None:

@@ -124,7 +124,13 @@ def _told(trace: Trace, analysis: Analysis) -> Iterator[tuple[str, Explanation]]
         row = each.first
         replay = analysis.replays.get(row["policy"])
         if replay is not None and row["page_id"] is not None and row["evidence"]:
-            yield row["id"], explained(trace, replay, analysis.findings, row)
+            yield row["id"], explained(trace, replay, _everything(analysis), row)
+
+
+def _everything(analysis: Analysis) -> pl.DataFrame:
+    """All findings, also those that are known and reported no more: a page is as unsafe as it was."""
+    known = analysis.known
+    return known.everything if known is not None and known.everything is not None else analysis.findings
 
 
 def _families(analysis: Analysis, known: set[int]) -> Iterator[tuple[Story, ...]]:
@@ -136,7 +142,7 @@ def _families(analysis: Analysis, known: set[int]) -> Iterator[tuple[Story, ...]
     most = _most(analysis, FAMILIES_TOLD)
     # Some turn out to be known only once they are told.
     for page, event, mm in _busiest(replays[0], 2 * most):
-        tellers = tell_page(replays, analysis.findings, page, event, [mm], ROWS_TOLD)
+        tellers = tell_page(replays, _everything(analysis), page, event, [mm], ROWS_TOLD)
         stories = tuple(teller.telling().story for teller in tellers)
         if stories[0].address in known or not stories[0].steps:
             continue

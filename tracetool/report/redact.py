@@ -22,7 +22,8 @@ _VERSION: Final = re.compile(r"\d+\.\d+(?:\.\d+)?")
 def redacted(analysis: Analysis) -> Analysis:
     """A copy for strangers: each name, path, frame and kernel address becomes a number, the same one wherever it stands.
 
-    Kept are pids, times, counts and the user addresses of pages. Of the kernel's name only the version is kept. The replays are left out.
+    Kept are pids, times, counts and the user addresses of pages. Of the kernel's name only the version is kept. The replays and the
+    trace are left out.
     """
     names = _Names(analysis)
     return replace(
@@ -34,7 +35,8 @@ def redacted(analysis: Analysis) -> Analysis:
         evidence={event: (names.event(name), ts, row) for event, (name, ts, row) in analysis.evidence.items()},
         stories=tuple(_story(story, names) for story in analysis.stories),
         replays={},
-        known=analysis.known and replace(analysis.known, path="(path)"),
+        recorded=None,
+        known=analysis.known and replace(analysis.known, path="(path)", everything=None),
         kernel=analysis.kernel and replace(analysis.kernel, release=_version(analysis.kernel.release)),
     )
 
