@@ -175,10 +175,12 @@ def test_costs_without_replays_are_what_is_known(analysis: Analysis) -> None:
 
 
 def test_the_report_is_written(analysis: Analysis, tmp_path: Path) -> None:
-    from tracetool.report import html
+    from tracetool.report import details, html
 
     analysis.to_html(tmp_path / "report.html")
-    assert (tmp_path / "report.html").read_text("utf-8") == html.render(analysis)
+    assert analysis.recorded is not None
+    drawn = html.render(analysis, details=details.gather(analysis.recorded, analysis))
+    assert (tmp_path / "report.html").read_text("utf-8") == drawn
     analysis.to_html(tmp_path / "report.html", redact=True)
     assert str(MAIL) not in (tmp_path / "report.html").read_text("utf-8")
 

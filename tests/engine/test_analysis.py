@@ -267,8 +267,8 @@ def test_the_story_under_forced_cow(name: str) -> None:
     story = stories(name)["forced-cow"]
     steps = [(step.owner, step.act, step.page) for step in story.steps]
     (own,) = {page for owner, act, page in steps if act == "copy"}
-    assert [step for step in steps if step[1] in ("copy", "reference", "reuse")] == [
-        ("A", "copy", own), ("A", "reference", own), ("A", "reuse", own), ("B", "reuse", "P0"),
+    assert [step for step in steps if step[1] in ("copy", "reference", "reuse", "store")] == [
+        ("A", "copy", own), ("A", "reference", own), ("A", "store", own), ("B", "reuse", "P0"),
     ]  # fmt: skip
     assert "wanted as for a store" in story.steps[2].text
     assert story.safe
