@@ -13,6 +13,7 @@ import splices
 from conftest import PROJECT
 from tracetool import schema
 from tracetool.policies import POLICIES
+from tracetool.probes import BY_EVENT
 from tracetool.rules import RULES
 from tracetool_parsers.sniff import Format
 
@@ -179,3 +180,47 @@ def test_links_that_somebody_follows_ask_for_nothing(tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text('<a href="https://example.org">there</a><script src="_static/x.js"></script>')
     assert offline().main(str(tmp_path)) == 0
     assert offline().main(str(tmp_path / "none")) == 1
+
+
+# --- lines of kprobe_events that are given away ---------------------------------------------------------------------------------------
+
+#: What a line reads: a name, the register of an argument or what lies behind it.
+LINE = re.compile(r"([pr])(?:64)?:tracetool/(\w+) (\w+) (.+)")
+RELEASES = ("5.10", "6.1", "6.12", "7.2")
+
+
+def defined(release: str) -> dict[str, tuple[str, str, dict[str, str]]]:
+    """The probes of a file: by event, `p` or `r`, the function, and the fields with what they read."""
+    lines = (DOCS / "probes" / f"{release}.txt").read_text().splitlines()
+    matches = [LINE.fullmatch(line) for line in lines if not line.startswith("#")]
+    assert all(matches)
+    found = [match.groups() for match in matches if match]
+    assert len({event for _, event, _, _ in found}) == len(found)
+    return {event: (kind, function, dict(part.split("=", 1) for part in fields.split())) for kind, event, function, fields in found}
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_lines_of_probes_define_what_the_tool_reads(release: str) -> None:
+    """Whether a kernel takes them was tried on the kernels; that they have all fields is looked at here."""
+    for event, (kind, function, fields) in defined(release).items():
+        probe = BY_EVENT[event]
+        assert function in probe.site or (kind == "r" and "returns" in probe.site), event
+        optional = {"nr", "flags", "compound", "nr_pages"}
+        assert {name for name in (probe.mm, probe.other_mm, *probe.args) if name} - optional - {"mm"} <= set(fields), event
+    assert {event for rule in RULES.values() for event in rule.needs} <= set(defined(release))
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_offsets_of_probes_are_those_of_the_page(release: str) -> None:
+    table = re.findall(r"^\| `(\w+)`: `(\w+)` \|(.+)\|$", (DOCS / "recording.md").read_text(), re.MULTILINE)
+    offsets = {(of, field): int(cells.split("|")[RELEASES.index(release)]) for of, field, cells in table}
+    lines = {event: fields for event, (_, _, fields) in defined(release).items()}
+    assert lines["cow_fault"] == {
+        "mm": f"+{offsets['vm_area_struct', 'vm_mm']}(+{offsets['vm_fault', 'vma']}($arg1)):u64",
+        "address": f"+{offsets['vm_fault', 'address']}($arg1):u64",
+        "vm_flags": f"+{offsets['vm_area_struct', 'vm_flags']}(+{offsets['vm_fault', 'vma']}($arg1)):u64",
+        "fault_flags": f"+{offsets['vm_fault', 'flags']}($arg1):u32",
+        "pte": f"+{offsets['vm_fault', 'orig_pte']}($arg1):u64",
+    }
+    assert lines["fork_range"]["anon_vma"] == f"+{offsets['vm_area_struct', 'anon_vma']}($arg2):u64"
+    assert lines["mm_fault"]["vm_ops"] == f"+{offsets['vm_area_struct', 'vm_ops']}($arg1):u64"
