@@ -140,7 +140,11 @@ def test_a_reference_that_forces_a_copy_is_named_with_whose_it_is(holder: str, b
     told = rows(m)
     assert told.select("because", "decision").rows() == [(because, "copy")]
     assert told["reference"].to_list() == [f"vmsplice get read by {'<...>' if holder == 'own' else 'prog'}"]
-    assert headline(told).startswith("1 copies: 1 needed" if holder == "other" else "1 copies: 0 needed")
+    assert headline(told) == (
+        "1 copy: 1 needed (1 as somebody else references it); 0 only for something incidental"
+        if holder == "other"
+        else "1 copy: 0 needed; 1 only for something incidental"
+    )
 
 
 def test_copies_of_a_file_are_told_from_others_and_named() -> None:

@@ -17,7 +17,13 @@ from tracetool.where.symbols import Programs
 COPIES: Final = ("copy", "early-copy", "unshare")
 _COUNTED: Final = (*COPIES, "reuse", "zero-fill", "split", "undetermined")
 #: What forces a copy for good, and what only by the way.
-NEEDED: Final = ("another-mapping", "not-anonymous", "pinned-at-fork", "a reference of another process")
+_NEEDED_AS: Final = {
+    "another-mapping": "somebody else maps the page",
+    "a reference of another process": "somebody else references it",
+    "pinned-at-fork": "it may be pinned at fork",
+    "not-anonymous": "it is a file's or the zero page",
+}
+NEEDED: Final = tuple(_NEEDED_AS)
 INCIDENTAL: Final = ("swap-cache", "lru-batch", "ksm", "lock", "unmapping", "large-page", "a reference of its own")
 #: By what decisions can be summed.
 KEYS: Final = ("because", "process", "area", "site", "fork", "reference")
@@ -133,8 +139,8 @@ def headline(rows: pl.DataFrame) -> str:
     counts = dict(copies.group_by("because").agg(pl.col("pages").sum()).iter_rows())
     total = sum(counts.values())
     needed, incidental = (sum(counts.get(reason, 0) for reason in reasons) for reasons in (NEEDED, INCIDENTAL))
-    told = (
-        f"{total:,} copies: {needed:,} needed, as somebody else maps or references the page; {incidental:,} only for something incidental"
-    )
+    because = ", ".join(f"{counts[reason]:,} as {words}" for reason, words in _NEEDED_AS.items() if counts.get(reason))
+    copied = "1 copy" if total == 1 else f"{total:,} copies"
+    told = f"{copied}: {needed:,} needed{f' ({because})' if because else ''}; {incidental:,} only for something incidental"
     rest = total - needed - incidental
     return f"{told}; of {rest:,} the trace does not tell" if rest else told
