@@ -55,8 +55,9 @@ def on_terminal(program: str, *arguments: object, output: Path | None = None, ke
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
     path = os.pathsep.join((str(PROJECT), str(PROJECT / "parsers")))
     settings = {"TERM": "xterm", "TRACETOOL_LOOPS": "python", **environment, "PYTHONPATH": path}
-    # The terminal becomes that of the new session, so that its keys send signals.
-    code = f"import fcntl, termios; fcntl.ioctl(2, termios.TIOCSCTTY, 0)\n{program}"
+    # The terminal becomes that of the new session, so that its keys send signals; whoever runs the tests in the background ignores them.
+    session = "fcntl.ioctl(2, termios.TIOCSCTTY, 0); signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"import fcntl, signal, termios; {session}\n{program}"
     command = [sys.executable, "-c", code, *map(str, arguments)]
     with open(output or os.devnull, "wb") as file:
         told = theirs if output is None else file
