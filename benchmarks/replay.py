@@ -19,6 +19,7 @@ from benchmarks.results import Figure, Speed
 from tracetool.errors import TraceError
 from tracetool.memory_events import MemoryEvents, Op, memory_events
 from tracetool.policies import POLICIES
+from tracetool.replay import columns as k
 from tracetool.replay.columns import S_FROM, S_TO, Events
 from tracetool.replay.history import History, _empty, _larger, rebuild
 from tracetool.replay.observed import observe
@@ -99,13 +100,17 @@ def measure_random_replay(events: int, runs: int) -> list[Figure]:
 
 
 def working_memory(events: MemoryEvents, history: History) -> tuple[int, int]:
-    """Bytes of the arrays that the replay works with and does not return, and 64 for each page at the fullest moment and 8 an event."""
+    """Bytes of the arrays that the replay works with and does not return, and 64 for each page at the fullest moment and 8 an event.
+
+    Of `pages`, whose room is mapped and not touched before it is used, what is used.
+    """
     world, position = _empty(events), 0
     columns = Events(*(getattr(events, name) for name in _COLUMNS))
     says_write = int(((events.op == int(Op.COW_END)) & (events.arg & 8 != 0)).any())
     while (position := observe.run(len(events), world, columns, position, len(events), says_write)) < len(events):
         world = _larger(world)
-    working = sum(getattr(world, name).nbytes for name in world._fields if name not in _RETURNED)
+    arrays = {name: getattr(world, name) for name in world._fields if name not in _RETURNED}
+    working = sum(array.nbytes for array in (arrays | {"pages": world.pages[: world.counts[k.PAGES]]}).values())
     begun, ended = (np.bincount(history.stays[:, column] + 1, minlength=len(events) + 2) for column in (S_FROM, S_TO))
     ended[0] = 0
     return working, 64 * int(np.cumsum(begun - ended).max()) + 8 * len(events)
