@@ -145,6 +145,13 @@ def test_the_findings_of_a_family_share_its_pictures() -> None:
     assert len({family["v"] for family in families}) == len(families)
 
 
+def test_the_most_telling_page_begins_with_what_was_observed_where_nothing_is_unsafe() -> None:
+    for name in ("random1-6.1.dat", "snapshot-6.1.dat"):
+        first = model(name)["families"]["all"][0]
+        unsafe = [n for n, story in enumerate(first["stories"]) if not story["safe"]]
+        assert first["stories"][first["shown"]]["policy"] == ("observed" if not unsafe else first["stories"][unsafe[0]]["policy"])
+
+
 def test_an_arrow_leads_from_a_store_to_whoever_reads_it_and_should_not() -> None:
     told = model("mail-6.1.dat")["families"]
     figures = {story["policy"]: told["figures"][story["figures"]["time"]] for story in told["all"][0]["stories"]}

@@ -81,7 +81,7 @@ def model(analysis: Analysis, details: Details | None) -> dict[str, Any]:
     """All of it, as values that JSON knows."""
     trace = analysis.trace
     unit, scale = time_unit(trace.to_ns - trace.from_ns)
-    told = {"unit": unit, "scale": scale, "end": (trace.to_ns - trace.from_ns) / scale, "families": _Families(analysis, details).told()}
+    told = {"unit": unit, "scale": scale, "end": (trace.to_ns - trace.from_ns) / scale, "families": _Lineage(analysis, details).told()}
     if details is None or not details.replays:
         return told
     clock = _Clock(trace.from_ns, max(trace.to_ns - trace.from_ns, 1), scale)
@@ -278,27 +278,40 @@ def _times(details: Details, clock: _Clock, processes: _Processes, decisions: Se
     return {"t": clock.places(merged["ts"]), "bins": BINS, **{name: merged[name].to_list() for name in ("p", "d", "b", "f")}}
 
 
-def _together(analysis: Analysis, details: Details | None) -> Iterator[tuple[str, tuple[Story, ...], tuple[str, ...]]]:
-    """Each page family once: a label, its stories, the observed one first where it is told, and the findings that are about it."""
-    families: dict[Any, tuple[str, dict[str, Story], list[str]]] = {}
+@dataclass(frozen=True)
+class _Family:
+    """A page family: its stories by policy, the observed one first where it is told, and the findings that are about it.
+
+    `policy` is whose story is shown first, where none is unsafe.
+    """
+
+    label: str
+    policy: str
+    stories: dict[str, Story]
+    findings: list[str] = field(default_factory=list)
+
+
+def _families(analysis: Analysis, details: Details | None) -> Iterator[_Family]:
+    """Each page family once."""
+    families: dict[Any, _Family] = {}
     if analysis.stories:
-        families[_same(analysis.stories[0])] = ("the most telling page", {story.policy: story for story in analysis.stories}, [])
+        stories = {story.policy: story for story in analysis.stories}
+        families[_same(analysis.stories[0])] = _Family("the most telling page", analysis.stories[0].policy, stories)
     for name, each in details.told.items() if details else ():
         observed = each.observed or each.story
-        _, stories, findings = families.setdefault(_same(observed), (name, {observed.policy: observed}, []))
-        stories.setdefault(each.policy, each.story)
-        findings.append(name)
-    for label, stories, findings in families.values():
-        yield label, tuple(stories.values()), tuple(findings)
+        family = families.setdefault(_same(observed), _Family(name, each.policy, {observed.policy: observed}))
+        family.stories.setdefault(each.policy, each.story)
+        family.findings.append(name)
+    yield from families.values()
     for told in details.families if details else ():
-        yield "", told, ()
+        yield _Family("", told[0].policy, {story.policy: story for story in told})
 
 
 def _same(story: Story) -> tuple[object, ...]:
     return story.address, story.steps, story.stays, story.references
 
 
-class _Families:
+class _Lineage:
     """Page families as stories: that of the analysis, those of findings, the busiest others."""
 
     def __init__(self, analysis: Analysis, details: Details | None) -> None:
@@ -308,18 +321,19 @@ class _Families:
         self._length = analysis.trace.to_ns - analysis.trace.from_ns
 
     def told(self) -> dict[str, Any]:
-        families = list(_together(self._analysis, self._details))
-        return {"all": [self._family(*each) for each in families], "figures": self._figures.values}
+        families = [self._family(each) for each in _families(self._analysis, self._details)]
+        return {"all": families, "figures": self._figures.values}
 
-    def _family(self, label: str, stories: Sequence[Story], findings: Sequence[str]) -> dict[str, Any]:
+    def _family(self, family: _Family) -> dict[str, Any]:
+        stories = tuple(family.stories.values())
         begin, _ = storyline.span(stories)
         first = stories[0]
         pids = {int(pid) for story in stories for name in story.owners.values() if (pid := name.rpartition(" ")[2]).isdecimal()}
-        shown = next((n for n, s in enumerate(stories) if not s.safe), len(stories) - 1 if findings else 0)
+        shown = next((n for n, s in enumerate(stories) if not s.safe), list(family.stories).index(family.policy))
         where = f"{hexadecimal(first.address)} of {printable(next(iter(first.owners.values()), '?'))}"
         return {
-            "findings": list(findings),
-            "label": f"{label}: {where}" if label else where,
+            "findings": family.findings,
+            "label": f"{family.label}: {where}" if family.label else where,
             "address": hexadecimal(first.address),
             "who": storyline.owners(first),
             "v": first.address >> PAGE_SHIFT,
