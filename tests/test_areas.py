@@ -16,6 +16,7 @@ from tracetool.schema import AREAS
 from tracetool.trace import Trace
 from tracetool.where.areas import areas
 from tracetool.where.covering import last_over
+from tracetool.where.maps import GENERATIONS, ancestors
 from tracetool_parsers import RawTrace
 from tracetool_parsers.metadata import ProcessMaps
 
@@ -197,6 +198,23 @@ def test_a_child_has_what_its_parent_had_when_it_forked() -> None:
     trace = trace_of(m)
     assert told(trace, (A, 0), (A, 3), (A, 10)) == [UNKNOWN, file(), ANON]
     assert told(trace, (B, 0), (B, 3), (B, 10), (B, 50)) == [file(), ANON, UNKNOWN, file("/lib/x.so")]
+
+
+def test_a_chain_of_forks_takes_what_its_length_takes() -> None:
+    """Each child forks the next one: pairs of all of them would be the square of that."""
+    m = Machine()
+    p = m.spawn(A)
+    m.touch(p, address(0), 0x50)
+    for number in range(3 * GENERATIONS):
+        child = m.fork(p, 1000 + number, [(address(0), 1)])
+        m.exit(p, [])
+        p = child
+    trace = trace_of(m)
+    spaces = trace.replay().ownership.collect()["mm"].unique()
+    line = ancestors(spaces, trace)
+    assert line.height <= len(spaces) * (GENERATIONS + 1)
+    farthest = line.group_by("mm").len()["len"].max()
+    assert farthest == GENERATIONS + 1
 
 
 def test_an_address_is_what_it_was_at_the_moment() -> None:

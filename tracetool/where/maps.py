@@ -25,6 +25,8 @@ from tracetool.where.records import lists, records
 MAP_ANONYMOUS, MAP_STACK = 0x20, 0x20000
 #: What happens at one moment: what was there goes, what comes is there, and perf's record of it is the same.
 _ORDER: Final = ("gone", "call", "record")
+#: From how many forks away memory is known to be inherited.
+GENERATIONS: Final = 64
 _EVER: Final = np.iinfo(np.int64).max
 
 
@@ -59,7 +61,8 @@ def maps(trace: Trace) -> Maps:
 
 def ancestors(spaces: pl.Series, trace: Trace) -> pl.DataFrame:
     """Each address space with itself and those that it was forked from: `mm`, `ancestor`, and `until` which memory event what is told of
-    the ancestor is so of the address space, too.
+    the ancestor is so of the address space, too. Those further than GENERATIONS forks away are left out: a chain of forks without exec, each
+    by the child of the one before, would have as many pairs as its length squared.
     """
     events = trace.history.events
     forked = np.isin(events.op, [int(Op.FORK), int(Op.FORK_RANGE)])
@@ -70,7 +73,9 @@ def ancestors(spaces: pl.Series, trace: Trace) -> pl.DataFrame:
     )
     end = pl.lit(_EVER, pl.Int64)
     pairs = last = pl.DataFrame({"mm": spaces, "ancestor": spaces}, schema={"mm": pl.Int32, "ancestor": pl.Int32}).with_columns(until=end)
-    while last.height:
+    for _ in range(GENERATIONS):
+        if not last.height:
+            break
         last = last.join(parents, on="ancestor", how="inner").select("mm", ancestor="parent", until=pl.min_horizontal("until", "forked"))
         last = last.unique(["mm", "ancestor"]).join(pairs, on=["mm", "ancestor"], how="anti")
         pairs = pl.concat([pairs, last])
