@@ -107,11 +107,12 @@ def _verdicts(trace: Trace, replays: Sequence[Replay], found: pl.DataFrame) -> t
     undetermined = unknown.filter(~pl.col("comm").is_in(RECORDERS)).height
     available = trace.raw.formats().keys()
     lost = trace.raw.losses.num_rows > 0
+    implausible = trace.history.events.implausible
     verdicts = []
     for replay in replays:
         for rule in RULES.values():
             cases = found.filter(pl.col("policy") == replay.policy, pl.col("rule") == rule.name)
-            said, missing = verdict(rule, cases, available, lost=lost, undetermined=undetermined)
+            said, missing = verdict(rule, cases, available, lost=lost, undetermined=undetermined, implausible=implausible)
             verdicts.append(Verdict(rule.name, replay.policy, said, missing))
     return tuple(verdicts)
 
@@ -126,6 +127,11 @@ def _coverage(trace: Trace) -> Coverage:
     own = trace.replay(OBSERVED).undetermined.filter(pl.col("comm").is_in(RECORDERS)).height
     if own:
         notes.append(f"not judged: COW decisions of the recorder itself on pages older than the trace ({own})")
+    if implausible := history.events.implausible:
+        notes.append(
+            f"records of faults that cannot be true, by their addresses or flags: {implausible:,}; are the offsets of the probes those of "
+            "this kernel?"
+        )
     if history.unknown_unmaps:
         notes.append(f"unmaps of pages whose mapping the trace does not show: {history.unknown_unmaps}")
     if history.healed:

@@ -212,7 +212,7 @@ def _verdicts(trace: Trace, replay: Replay, findings: pl.DataFrame) -> Iterable[
     available, lost = trace.raw.formats().keys(), trace.raw.losses.num_rows > 0
     for rule in RULES.values():
         cases = findings.filter(pl.col("rule") == rule.name)
-        said, missing = verdict(rule, cases, available, lost=lost, undetermined=unknown)
+        said, missing = verdict(rule, cases, available, lost=lost, undetermined=unknown, implausible=trace.history.events.implausible)
         yield Verdict(rule.name, replay.policy, said, missing)
 
 

@@ -23,7 +23,7 @@ from tracetool.memory_events.holders import holders
 from tracetool.memory_events.lru import pages_in_a_batch
 from tracetool.memory_events.rows import R_THREAD, EventSource, Merged, merge, with_tables
 from tracetool.memory_events.state import new_state
-from tracetool.memory_events.unsupported import unsupported
+from tracetool.memory_events.unsupported import implausible, unsupported
 from tracetool.progress import stage
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ class MemoryEvents:
     task_ts: Ints
     tids: Ints
     notes: list[str]
+    implausible: int
     lru: LruRows
     lru_batch: int
 
@@ -171,6 +172,7 @@ def memory_events(source: EventSource, kernel: str | None = None) -> MemoryEvent
         tids=merged.tids,
         lru=_between(merged, row, known),
         lru_batch=pages_in_a_batch(merged.release, merged.foll_layout == c.FOLL_NEW),
+        implausible=implausible(merged),
         notes=[*_notes(merged, source), *unsupported(merged, op[keep], out[keep, k.O_FLAGS], merged.ts[row], source.counts())],
     )
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
+import numpy as np
 import numpy.typing as npt
 
 from tracetool.memory_events import codes as c
 from tracetool.memory_events.codes import Op
 from tracetool.memory_events.rows import R_KIND, Merged
+from tracetool.memory_events.state import ADDRESS_END
 from tracetool.probes import Kind
 
 Ints = npt.NDArray[Any]
@@ -38,10 +40,24 @@ def unsupported(merged: Merged, op: Ints, flags: Ints, ts: Ints, counts: Iterabl
     return [*notes, *(_FAILURE for name in counts if name == "memory_failure_event")]
 
 
+def implausible(merged: Merged) -> int:
+    """How many records of faults and mappings cannot be true, as those of a probe with another kernel's offsets.
+
+    Their address is none of user space, or their flags have bits far above those that any kernel has (include/linux/mm_types.h,
+    FAULT_FLAG_*: 13 of them in 7.2).
+    """
+    kind, args = merged.rows.head[:, R_KIND], merged.rows.args
+    address = np.isin(kind, [int(each) for each in _ADDRESSED]) & ((args[:, 0] < 0) | (args[:, 0] >= ADDRESS_END))
+    flags = np.isin(kind, [int(each) for each in _FLAGGED]) & ((args[:, 1] < 0) | (args[:, 1] >= 1 << 16))
+    return int((address | flags).sum())
+
+
 def _times(ts: Ints, chosen: Ints) -> Iterator[int]:
     yield from ts[chosen].tolist()
 
 
+_FLAGGED: Final = (Kind.MM_FAULT, Kind.COW_FAULT, Kind.HUGE_COW_FAULT, Kind.SWAP_FAULT)
+_ADDRESSED: Final = (*_FLAGGED, Kind.ANON_NEW, Kind.ANON_ADD)
 _HUGETLB: Final = "hugetlb pages are left out ({seen}): who owns them is not known, and no rule speaks of them"
 _USERFAULTFD: Final = (
     "userfaultfd ({seen}): pages that it maps by UFFDIO_ZEROPAGE or UFFDIO_MOVE leave no record; what rests on that is marked uncertain"

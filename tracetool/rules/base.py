@@ -151,12 +151,13 @@ def missing_events(rule: Rule, available: Collection[str]) -> list[str]:
 
 
 def verdict(
-    rule: Rule, found: pl.DataFrame, available: Collection[str], *, lost: bool, undetermined: int
+    rule: Rule, found: pl.DataFrame, available: Collection[str], *, lost: bool, undetermined: int, implausible: int = 0
 ) -> tuple[Literal["defect", "clean", "inconclusive"], tuple[str, ...]]:
     """What the trace says of a rule, and what it lacks.
 
     `clean` is said only when everything that the rule needs was recorded (`available`: events that the trace has a format of), nothing
-    was lost, and no decision concerned a page older than the trace (`undetermined`), which could be referenced since before.
+    was lost, no decision concerned a page older than the trace (`undetermined`), which could be referenced since before, and no record
+    cannot be true (`implausible`).
     """
     defects = found.filter(pl.col("severity") == "defect")
     if defects.filter(pl.col("certainty") == "certain").height:
@@ -164,6 +165,8 @@ def verdict(
     missing = [f"the event {event}" for event in missing_events(rule, available)]
     if lost:
         missing.append("the events that were lost")
+    if implausible:
+        missing.append(f"records of faults that can be true ({implausible:,} cannot)")
     if undetermined:
         missing.append(f"what was before it (pages older than the trace: {undetermined:,} decisions)")
     if defects.height:
