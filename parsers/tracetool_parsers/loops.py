@@ -9,14 +9,17 @@ and compiled code differ on mixed signs and on overflow.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.util
 import logging
 import os
+import signal
 import sys
 import tempfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Final, Generic, Literal, ParamSpec, TypeVar, cast
 
@@ -80,6 +83,23 @@ def index(number: int) -> int:
     return number
 
 
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits until this is over: numba, interrupted while it compiles, swallows it, or keeps a loop that it never finished."""
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not ours:
+        yield
+        return
+    pressed: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _frame: pressed.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if pressed:
+        raise KeyboardInterrupt
+
+
 class Loop(Generic[P, R]):
     """A loop over arrays; call it with the number of items first: `scan.run(len(data), data, out)`."""
 
@@ -110,7 +130,8 @@ class Loop(Generic[P, R]):
         """Run over `items` items (a size that decides, not an argument) and return what the function returns."""
         way = mode()
         if way in ("compiled", "checked") or (way == "auto" and self._pays(items)):
-            return self.compiled(*args, **kwargs)
+            with _uninterrupted():
+                return self.compiled(*args, **kwargs)
         self._interpreted += items
         return self.python(*(_plain(a) for a in args), **kwargs)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -104,3 +107,23 @@ def test_the_cache_moves_with_the_source(tmp_path: object, monkeypatch: pytest.M
     assert here.parent.parent.parent == tmp_path
     assert here.name.startswith("tracetool_parsers-")
     loops._cache_folder.cache_clear()
+
+
+def test_an_interrupt_waits_for_a_loop_to_end() -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    done: list[str] = []
+
+    def pressed_within() -> None:
+        with loops._uninterrupted():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)
+            done.append("the loop")
+        done.append("what comes after it")
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            pressed_within()
+        assert done == ["the loop"]
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Final, ParamSpec
 import typer
 
 from tracetool import __version__, progress
+from tracetool.cli.output import forget, reads
 from tracetool.foreign import printable
 from tracetool_parsers.sniff import Format as InputFormat
 
@@ -46,6 +47,7 @@ def opened(trace: str, input_format: InputFormat | None, strict: bool) -> Trace:
     """The trace that a verb was given; raises TraceError."""
     from tracetool.trace import open as open_trace
 
+    reads(trace)
     return open_trace(trace, input_format=input_format, strict=strict)
 
 
@@ -98,6 +100,8 @@ def verb(function: Callable[P, None]) -> Callable[P, None]:
             raise typer.Exit(1) from None
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
+        finally:
+            forget()
 
     return told
 

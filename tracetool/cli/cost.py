@@ -9,6 +9,7 @@ import typer
 
 from tracetool.cli.app import InputFormatOption, StrictOption, TraceFile, opened
 from tracetool.cli.output import ForceOption, Format, FormatOption, OutputOption, write_table, write_text
+from tracetool.errors import Unusable
 from tracetool.foreign import printable
 
 if TYPE_CHECKING:
@@ -67,6 +68,10 @@ def run(
     from tracetool.policies import chosen
     from tracetool.report.costs import render
 
+    if by is not None and len(policy or []) > 1:
+        raise Unusable("--by sums the decisions of one replay", hint="name one --policy, or none for what was recorded")
+    if scale is not None and (by is not None or form is not Format.text):
+        raise Unusable("--scale is told as text", hint="leave --by and --format out")
     prices = load(costs)
     wanted = chosen(policy or [])
     asked = _projected_to(scale)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from tracetool.cli.app import InputFormatOption, StrictOption, TraceFile, opened
-from tracetool.cli.output import ForceOption, writable
+from tracetool.cli.output import ForceOption, reads, writable
 from tracetool.errors import Unusable
 from tracetool.progress import stage
 
@@ -60,6 +60,7 @@ def run(
     Example: tracetool export trace.dat --to parquet -o trace.parquet
     """
     _check(to, output, event, policy, families, pid)
+    reads(trace)
     if output != "-":
         writable(output, force)
     policies = _policies(policy)

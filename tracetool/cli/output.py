@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, BinaryIO, Final
 
 import typer
 
@@ -39,8 +40,7 @@ TEXT_ROWS: Final = 200
 def write_table(frame: pl.DataFrame, form: Format, output: str = "-", force: bool = False, *, rows: int | None = None) -> None:
     """Write a table to a file or to standard output; raises Exists, Unusable. `rows`: of which `frame` is the beginning."""
     if output != "-":
-        path = writable(output, force)
-        with path.open("wb") as file:
+        with written(writable(output, force)) as file:
             file.write(_encoded(frame, form, rows=rows))
         return
     if form in (Format.parquet, Format.arrow) and sys.stdout.isatty():
@@ -53,7 +53,8 @@ def write_text(text: str, output: str = "-", force: bool = False) -> None:
     """Write lines to a file or to standard output; raises Exists, Unusable."""
     encoded = text.encode(errors="backslashreplace")
     if output != "-":
-        writable(output, force).write_bytes(encoded)
+        with written(writable(output, force)) as file:
+            file.write(encoded)
         return
     sys.stdout.flush()
     sys.stdout.buffer.write(encoded)
@@ -71,19 +72,67 @@ def write_frames(frames: Iterable[pl.DataFrame], rows: int, form: Format, output
         write_table(whole, form, output, force, rows=rows)
         return
     sys.stdout.flush()
-    with contextlib.nullcontext(sys.stdout.buffer) if output == "-" else writable(output, force).open("wb") as file:
+    with contextlib.nullcontext(sys.stdout.buffer) if output == "-" else written(writable(output, force)) as file:
         for number, frame in enumerate(frames):
             file.write(_encoded(frame, form, header=number == 0))
 
 
+#: Device and inode of what this command reads.
+_inputs: set[tuple[int, int]] = set()
+
+
+def reads(name: str | None) -> None:
+    """Remember a file that is read: no output may take its place."""
+    if name and name != "-":
+        with contextlib.suppress(OSError, ValueError):
+            found = os.stat(name)
+            _inputs.add((found.st_dev, found.st_ino))
+
+
+def forget() -> None:
+    """The command is over, and what it read may be written again."""
+    _inputs.clear()
+
+
 def writable(name: str, force: bool) -> Path:
-    """The path of a file that may be written; raises Exists where one is in the way, Unusable where its folder is missing."""
+    """The path of a file that may be written.
+
+    Raises:
+        Exists: it is there, and may not be overwritten.
+        Unusable: it is what is read, or a folder, or its folder is missing.
+    """
     path = Path(name)
-    if path.exists() and not force:
-        raise Exists(name)
+    if path.exists():
+        found = path.stat()
+        if (found.st_dev, found.st_ino) in _inputs:
+            raise Unusable(f"{name!r} is what is read, and would be lost", hint="name another file to write")
+        if path.is_dir():
+            raise Unusable(f"{name!r} is a folder", hint="name a file")
+        if not force and path.is_file():
+            raise Exists(name)
     if not path.parent.is_dir():
         raise Unusable(f"no folder {str(path.parent)!r} to write {path.name!r} to", hint="make it first")
     return path
+
+
+@contextlib.contextmanager
+def written(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to, in its place only once all of it is written; a device or a pipe is written to as it is.
+
+    Raises:
+        OSError: it cannot be written; with the name of the file.
+    """
+    from tracetool.export.files import whole
+
+    try:
+        if path.exists() and not path.is_file():
+            with path.open("wb") as device:
+                yield device
+        else:
+            with whole(os.path.realpath(path)) as beside, open(beside, "xb") as file:
+                yield file
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _encoded(frame: pl.DataFrame, form: Format, *, rows: int | None = None, header: bool = True) -> bytes:

@@ -10,7 +10,7 @@ import typer
 
 from tracetool.cli.app import MATCHED, InputFormatOption, StrictOption, TraceFile, opened
 from tracetool.cli.bisect import judged, unread, untestable
-from tracetool.cli.output import ForceOption, OutputOption
+from tracetool.cli.output import ForceOption, OutputOption, reads
 from tracetool.cli.reports import FullOption, HtmlOption, JsonOption, Outputs, RedactOption, ReportFormat, ReportOption, command_line
 from tracetool.errors import Exists, Unusable
 from tracetool.progress import stage
@@ -64,6 +64,8 @@ def run(
 
     Example: tracetool replay trace.dat --policy page-count --html report.html
     """
+    reads(trace)
+    reads(baseline)
     outputs = Outputs(form, output, html, json, redact, force, full)
     if fail_on is not None and bisect is not None:
         raise Unusable("--fail-on and --bisect exclude each other", hint="each of them sets the exit code")

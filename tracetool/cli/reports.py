@@ -8,12 +8,11 @@ import sys
 from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tracetool.cli.output import writable, write_text
+from tracetool.cli.output import writable, write_text, written
 from tracetool.errors import Unusable
 from tracetool.progress import stage
 
@@ -33,7 +32,9 @@ class ReportFormat(StrEnum):
 
 HtmlOption = Annotated[str | None, typer.Option("--html", metavar="FILE", help="Write the report as one HTML file.")]
 JsonOption = Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write the results as JSON; - is standard output.")]
-RedactOption = Annotated[bool, typer.Option("--redact", help="Leave names and frame numbers out of the HTML report.")]
+RedactOption = Annotated[
+    bool, typer.Option("--redact", help="Leave names and frame numbers out of the HTML report; pids, user addresses and times stay.")
+]
 FullOption = Annotated[bool, typer.Option("--full", help="Not one screen: all policies told, stories, findings with remedies.")]
 ReportOption = Annotated[ReportFormat, typer.Option("--format", help="How to write the report.")]
 
@@ -82,8 +83,10 @@ class Outputs:
 
             with stage("drawing the report"):
                 rendered = html.render(analysis, command, redact=self.redact, details=details)
-            Path(self.html).write_text(rendered, encoding="utf-8")
-            typer.echo(f"report written to {self.html}", err=True)
+            with written(writable(self.html, self.force)) as file:
+                file.write(rendered.encode())
+            alone = "; only this file is redacted" if self.redact and (self.json or self.report != "-") else ""
+            typer.echo(f"report written to {self.html}{alone}", err=True)
         if self.json:
             from tracetool.report import json
 

@@ -6,6 +6,7 @@ key `tracetool.table`: which table of which replay of which trace, its clock, ke
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -38,6 +39,9 @@ SORTED_BY: Final[Mapping[str, str]] = {
 }
 
 
+_OF_REPLAY: Final = ("ownership", "references", "faults")
+
+
 @dataclass(frozen=True)
 class Named:
     """A table with its name in `schema.TABLES`, and the replay it is of (None: of all, or of none)."""
@@ -58,7 +62,7 @@ def of_trace(trace: Trace) -> Iterator[Named]:
 
 def of_replay(replay: Replay) -> Iterator[Named]:
     """The tables of one replay: ownership, references, faults."""
-    for name in ("ownership", "references", "faults"):
+    for name in _OF_REPLAY:
         frame: pl.LazyFrame = getattr(replay, name)
         yield Named(name, _sorted(name, frame.collect()), replay.policy)
 
@@ -104,9 +108,12 @@ def described(table: Named, trace: Mapping[str, Any]) -> pa.Table:
 def write_folder(trace: Trace, analysis: Analysis, folder: str | os.PathLike[str]) -> list[Path]:
     """Write one Parquet file a table into a folder, which is made if need be; what depends on the replay into one named after it.
 
+    Tables of replays that were written there before are removed: they are of another trace, or of policies that were not asked for.
+
     Raises:
         OSError: a file cannot be written.
     """
+    _clear(Path(folder))
     told, written = about(trace), []
     tables = [*of_trace(trace), *(table for replay in analysis.replays.values() for table in of_replay(replay)), *of_analysis(analysis)]
     for table in tables:
@@ -115,6 +122,14 @@ def write_folder(trace: Trace, analysis: Analysis, folder: str | os.PathLike[str
         write_parquet(described(table, told), path)
         written.append(path)
     return written
+
+
+def _clear(folder: Path) -> None:
+    for of_a_replay in filter(Path.is_dir, folder.iterdir() if folder.is_dir() else ()):
+        for name in _OF_REPLAY:
+            (of_a_replay / f"{name}.parquet").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # something else is in it
+            of_a_replay.rmdir()
 
 
 def write_parquet(table: pa.Table, path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any, overload
 
 from tracetool.errors import Unusable
 from tracetool.policies.chosen import policy as policy_named
-from tracetool.policies.facts import Page, Policy, Verdict
+from tracetool.policies.facts import Page, Policy, Verdict, tabulate
 
 WriteFault = Callable[[Page], Verdict]
 
@@ -59,7 +59,7 @@ def policy_of_file(text: str) -> Policy:
         raise Unusable(f"policy {text}: there is no file {path!r}", hint="--policy FILE.py:NAME names a policy in a file of Python")
     try:
         found = runpy.run_path(path)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise Unusable(f"policy {text}: {path} fails: {type(error).__name__}: {error}") from error
     made = found.get(name)
     if not isinstance(made, Policy):
@@ -67,4 +67,9 @@ def policy_of_file(text: str) -> Policy:
         raise Unusable(
             f"policy {text}: {path} has no policy of that name", hint=f"it has: {known}; decorate a function with @tracetool.policy"
         )
+    try:
+        tabulate(made)
+    except (Exception, SystemExit) as error:
+        why = f"it fails for a page: {type(error).__name__}: {error}"
+        raise Unusable(f"policy {text}: {why}", hint="a policy is asked of every page that can be") from error
     return made

@@ -31,7 +31,7 @@ VERSION: Final = 1
 FOLDER: Final = "report.saved"  # no policy is called that, whose tables have a folder each
 _FILE: Final = "report.json"
 _TABLE: Final = re.compile(r"table-\d{1,4}\.parquet")
-_AGAIN: Final = "make it again: tracetool replay TRACE --out DIR"
+_AGAIN: Final = "make it again: tracetool replay TRACE --out DIR --force"
 
 
 @dataclass(frozen=True)

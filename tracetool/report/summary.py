@@ -205,7 +205,10 @@ def _costs_sentence(analysis: Analysis) -> str:
     if not by_cost:
         return "None of them copies more pages than mapcount, which shares the most."
     told = [
-        f"{listed(names)} {'copies' if len(names) == 1 else 'copy'} {counted(copies, 'page')} more ({size(length)}, {duration(ns)} {time})"
+        f"{listed(names)} {'copies' if len(names) == 1 else 'copy'} {counted(abs(copies), 'page')} {'more' if copies > 0 else 'fewer'} "
+        f"({size(abs(length))}, {duration(abs(ns))} {time})"
         for (copies, length, ns, time), names in by_cost.items()
     ]
-    return f"Against mapcount, which shares the most, {'; '.join(told)}."
+    # It copies huge pages as a whole, and is not the thriftiest where there are many.
+    most = "" if min(by_cost)[0] < 0 else ", which shares the most"
+    return f"Against mapcount{most}, {'; '.join(told)}."

@@ -61,8 +61,8 @@ def maps(trace: Trace) -> Maps:
 
 def ancestors(spaces: pl.Series, trace: Trace) -> pl.DataFrame:
     """Each address space with itself and those that it was forked from: `mm`, `ancestor`, and `until` which memory event what is told of
-    the ancestor is so of the address space, too. Those further than GENERATIONS forks away are left out: a chain of forks without exec, each
-    by the child of the one before, would have as many pairs as its length squared.
+    the ancestor is so of the address space, too. Those further than GENERATIONS forks away are left out: a chain of forks without exec,
+    each by the child of the one before, would have as many pairs as its length squared.
     """
     events = trace.history.events
     forked = np.isin(events.op, [int(Op.FORK), int(Op.FORK_RANGE)])
