@@ -200,6 +200,17 @@ def test_a_child_has_what_its_parent_had_when_it_forked() -> None:
     assert told(trace, (B, 0), (B, 3), (B, 10), (B, 50)) == [file(), ANON, UNKNOWN, file("/lib/x.so")]
 
 
+def test_what_lies_where_stacks_are_is_what_a_call_says() -> None:
+    """Without randomised addresses mappings begin 128 MiB below the end of user memory."""
+    m = Machine()
+    a = m.spawn(A)
+    high = (0x7FFF_F7D0_0000 - BASE) // PAGE
+    mmap(m, a, high, 4, PRIVATE)
+    m.touch(a, address(high + 10), 0x51)
+    trace = trace_of(m)
+    assert told(trace, (A, high), (A, high + 10)) == [file(), ("stack", None)]
+
+
 def test_a_chain_of_forks_takes_what_its_length_takes() -> None:
     """Each child forks the next one: pairs of all of them would be the square of that."""
     m = Machine()

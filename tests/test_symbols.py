@@ -19,7 +19,7 @@ from tracetool.costs.attribution import decisions
 from tracetool.trace import Trace
 from tracetool.where.maps import ancestors, maps
 from tracetool.where.sites import instructions
-from tracetool.where.symbols import NOT_RANDOMISED, Programs
+from tracetool.where.symbols import NOT_RANDOMISED, Programs, Symbols
 from tracetool_parsers import RawTrace
 from tracetool_parsers.metadata import ProcessMaps
 
@@ -143,3 +143,14 @@ def test_records_of_a_real_recording_are_those_of_the_program_that_ran() -> None
     found = maps(trace).over(code, ancestors(code["mm"].unique(), trace))
     assert set(found["file"]) == {"/bin/cowlab"}
     assert set(found["offset"]) == {0x1000}
+
+
+def test_code_may_begin_in_the_page_of_the_file_that_the_segment_before_it_ends_in() -> None:
+    """As lld links: the code begins at byte 0x5f0 of the file, and at 0x15f0 of memory."""
+    base, parts = 0x5555_5555_4000, ((0, 0, 0x5F0), (0x5F0, 0x15F0, 0x1200))
+    program = Symbols("/x", (0x15F0, 0x25F0), (0x100, 0), ("work", "last"), None, parts, runs=True, said=False, code=parts[1:])
+    assert program.loaded_at(base + 0x1000, 0) == base
+    assert program.name(base + 0x15F4, base) == "work+0x4"
+    # A function without a length reaches no further than the code.
+    assert program.name(base + 0x15F0 + 0x11FF, base) == "last+0x1ff"
+    assert program.name(base + 0x15F0 + 0x1200, base) is None

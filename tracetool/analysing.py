@@ -46,7 +46,9 @@ def analyse(trace: Trace | str | os.PathLike[str], policies: Iterable[Policy] | 
     """
     if not isinstance(trace, Trace):
         trace = open_trace(trace)
-    asked = [trace.decided_by(p) for p in (POLICIES.values() if policies is None else policies)]
+    decided = [trace.decided_by(p) for p in (POLICIES.values() if policies is None else policies)]
+    # Several names may stand for one policy.
+    asked = list({p.name: p for p in decided}.values())
     replays = [trace.replay(OBSERVED), *(trace.replay(p) for p in asked)]
     events = len(trace.history.events)
     with stage("applying the rules", events, "events"):
@@ -75,6 +77,7 @@ def analyse(trace: Trace | str | os.PathLike[str], policies: Iterable[Policy] | 
         kernel=trace.kernel,
         observed_peak=costs[OBSERVED].peak_pages,
         recorded=trace,
+        names=_names(trace),
     )
 
 
@@ -100,6 +103,16 @@ def _results(trace: Trace, asked: Sequence[Policy], costs: Mapping[str, Cost]) -
             )
         )
     return tuple(results)
+
+
+def _names(trace: Trace) -> tuple[str, ...]:
+    """All names that threads ever had: those of processes, and what renaming and the recorder itself said."""
+    named = set(trace.processes["comm"].drop_nulls()) | set(trace.raw.metadata.cmdlines.values())
+    renamed = trace.raw.formats().get("task_rename")
+    for field in ("oldcomm", "newcomm"):
+        if renamed is not None and trace.raw.counts().get("task_rename") and any(each.name == field for each in renamed.fields):
+            named |= {str(name) for name in trace.raw.table("task_rename", [field])[field].to_pylist() if name}
+    return tuple(sorted(filter(None, named)))
 
 
 def _verdicts(trace: Trace, replays: Sequence[Replay], found: pl.DataFrame) -> tuple[Verdict, ...]:

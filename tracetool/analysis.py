@@ -157,7 +157,8 @@ class Analysis:
     `observed` counts by decision (keys: cow_faults, copies, reuses, early_copies, zero_fills, unshares, splits); `findings` is the table
     of that name; `stories` holds for the most telling page family one story a policy, `observed` first. Where findings were compared with
     those of an earlier run, `known` says which, and `findings` and `verdicts` are about what is new. `recorded` is the trace itself (None:
-    not at hand). `observed_peak`: the most page frames at once as the traced kernel decided (None: not known).
+    not at hand); `names` are all that its threads ever had, for what leaves them out. `observed_peak`: the most page frames at once as the
+    traced kernel decided (None: not known).
 
     `findings` is a polars DataFrame (`schema.FINDINGS`), one row a page and cause: `id`, `rule`, `policy`, `certainty`, `severity`; `pid`,
     `comm` of the holder, `mm`, `address` (bytes), `pfn`, `page_id`; `from_ns`, the act that makes it unsafe, and `to_ns`, the end of the
@@ -187,6 +188,7 @@ class Analysis:
     kernel: Kernel | None = None
     observed_peak: int | None = None
     recorded: Trace | None = field(default=None, repr=False, compare=False)
+    names: tuple[str, ...] = field(default=(), repr=False)
 
     @functools.cached_property
     def costs(self) -> pl.DataFrame:

@@ -57,3 +57,14 @@ def test_the_name_of_a_baseline_is_left_out() -> None:
     found = redacted(example.mail(known=Known("/srv/somebody/base.json", 3)))
     assert found.known == Known("(path)", 3)
     assert redacted(example.mail()).known is None
+
+
+def test_names_that_stand_in_no_table_are_left_out_too() -> None:
+    """A thread may rename itself; what it was called then stands in sentences alone."""
+    row = example.finding(summary="secretname 116 wrote; acme_probe saw it")
+    mail = example.mail(findings=example.findings(row), names=("secretname",))
+    found = redacted(replace(mail, coverage=replace(mail.coverage, unknown_events={"acme_probe": 3})))
+    assert found.findings["summary"][0] == f"{found.findings['summary'][0].split()[0]} 116 wrote; event-1 saw it"
+    assert not {"secretname", "acme_probe"} & set(str(found).replace("'", " ").split())
+    assert found.names == ()
+    assert found.recorded is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import shutil
@@ -165,3 +166,14 @@ def test_from_the_command_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]
     nowhere = run(capfd, "report", tmp_path / "nowhere")
     assert (nowhere.code, nowhere.out) == (2, "")
     assert "hint: " in nowhere.err
+
+
+def test_tables_that_do_not_fit_are_refused(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    content = json.loads((folder / FOLDER / "report.json").read_text())
+    other = next(file for file in sorted((folder / FOLDER).glob("*.parquet")) if file.name != content["analysis"]["findings"]["table"])
+    digest = hashlib.sha256(other.read_bytes()).hexdigest()
+    changed(folder, lambda told: told["analysis"].update(findings={"table": other.name, "sha256": digest}))
+    result = run(capfd, "report", folder, "--html", folder / "report.html")
+    assert result.code == 1
+    assert "holds tables that do not fit" in result.err
+    assert not (folder / "report.html").exists()

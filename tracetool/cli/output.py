@@ -99,15 +99,13 @@ def writable(name: str, force: bool) -> Path:
 
     Raises:
         Exists: it is there, and may not be overwritten.
-        Unusable: it is what is read, or a folder, or its folder is missing.
+        Unusable: it is what is read, or its folder is missing.
     """
     path = Path(name)
     if path.exists():
         found = path.stat()
         if (found.st_dev, found.st_ino) in _inputs:
             raise Unusable(f"{name!r} is what is read, and would be lost", hint="name another file to write")
-        if path.is_dir():
-            raise Unusable(f"{name!r} is a folder", hint="name a file")
         if not force and path.is_file():
             raise Exists(name)
     if not path.parent.is_dir():
@@ -121,9 +119,12 @@ def written(path: Path) -> Iterator[BinaryIO]:
 
     Raises:
         OSError: it cannot be written; with the name of the file.
+        Unusable: it is a folder.
     """
     from tracetool.export.files import whole
 
+    if path.is_dir():
+        raise Unusable(f"{str(path)!r} is a folder", hint="name a file")
     try:
         if path.exists() and not path.is_file():
             with path.open("wb") as device:

@@ -29,7 +29,15 @@ def run(
 
     from pathlib import Path
 
+    from polars.exceptions import PolarsError
+
     from tracetool.report.saved import load
+    from tracetool_parsers.errors import ParseError
 
     saved = load(Path(folder))
-    outputs.write(saved.analysis, saved.details, f"{saved.command} && {command_line()}")
+    try:
+        outputs.write(saved.analysis, saved.details, f"{saved.command} && {command_line()}")
+    except (PolarsError, LookupError, ArithmeticError, TypeError, ValueError) as error:
+        # Types are looked at, columns of tables are not: they were written by this program, or by somebody else.
+        why = f"holds tables that do not fit: {type(error).__name__}: {error}"
+        raise ParseError(why, path=folder, hint="make it again: tracetool replay TRACE --out DIR --force") from error

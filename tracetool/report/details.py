@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -86,7 +86,7 @@ def gather(trace: Trace, analysis: Analysis, prices: Prices | None = None) -> De
         fork_stalls=fork_summary(fork_stalls(trace)),
         cow_stalls=cow_stalls(trace, trace.replay(OBSERVED), times, prices, made_on),
         told=told,
-        families=tuple(_families(analysis, {e.address for e in told.values()})),
+        families=tuple(_families(analysis, [e.observed or e.story for e in told.values()])),
     )
 
 
@@ -133,24 +133,29 @@ def _everything(analysis: Analysis) -> pl.DataFrame:
     return known.everything if known is not None and known.everything is not None else analysis.findings
 
 
-def _families(analysis: Analysis, known: set[int]) -> Iterator[tuple[Story, ...]]:
+def _families(analysis: Analysis, known: Iterable[Story]) -> Iterator[tuple[Story, ...]]:
     """The families with most decisions, but for those that are told already."""
     replays = list(analysis.replays.values())
     if not replays:
         return
-    known = known | {story.address for story in analysis.stories}
+    told_already = {_place(story) for story in (*analysis.stories, *known)}
     most = _most(analysis, FAMILIES_TOLD)
     # Some turn out to be known only once they are told.
     for page, event, mm in _busiest(replays[0], 2 * most):
         tellers = tell_page(replays, _everything(analysis), page, event, [mm], ROWS_TOLD)
         stories = tuple(teller.telling().story for teller in tellers)
-        if stories[0].address in known or not stories[0].steps:
+        if _place(stories[0]) in told_already or not stories[0].steps:
             continue
-        known.add(stories[0].address)
+        told_already.add(_place(stories[0]))
         yield stories
         most -= 1
         if not most:
             return
+
+
+def _place(story: Story) -> tuple[int, frozenset[str]]:
+    """Address and owners: other processes have other pages at the same address."""
+    return story.address, frozenset(story.owners.values())
 
 
 def _busiest(replay: Replay, most: int) -> list[tuple[int, int, int]]:

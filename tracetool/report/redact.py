@@ -36,6 +36,7 @@ def redacted(analysis: Analysis) -> Analysis:
         stories=tuple(_story(story, names) for story in analysis.stories),
         replays={},
         recorded=None,
+        names=(),
         known=analysis.known and replace(analysis.known, path="(path)", everything=None),
         kernel=analysis.kernel and replace(analysis.kernel, release=_version(analysis.kernel.release)),
     )
@@ -48,6 +49,7 @@ class _Names:
         comms = dict.fromkeys(c for c in analysis.findings["comm"].to_list() if c)
         # An owner is "name pid".
         comms |= dict.fromkeys(name.rpartition(" ")[0] or name for story in analysis.stories for name in story.owners.values())
+        comms |= dict.fromkeys(analysis.names)
         self._comms = {comm: f"process-{i}" for i, comm in enumerate(comms, 1)}
         longest_first = sorted(self._comms, key=len, reverse=True)
         self._any_comm = re.compile("|".join(rf"(?<!\w){re.escape(comm)}(?!\w)" for comm in longest_first) or r"(?!)")
@@ -56,6 +58,8 @@ class _Names:
         self._events: dict[str, int] = {}
         self._kept = {story.address for story in analysis.stories} | set(analysis.findings["address"].drop_nulls())
         self._unknown_events = set(analysis.coverage.unknown_events)
+        unknown = sorted(self._unknown_events, key=len, reverse=True)
+        self._any_event = re.compile("|".join(rf"(?<!\w){re.escape(name)}(?!\w)" for name in unknown) or r"(?!)")
 
     def comm(self, comm: str | None) -> str | None:
         return self._comms.get(comm, comm) if comm else comm
@@ -69,6 +73,7 @@ class _Names:
 
     def clean(self, text: str) -> str:
         text = self._any_comm.sub(lambda found: self._comms[found[0]], text)
+        text = self._any_event.sub(lambda found: self.event(found[0]), text)
         text = _PATH.sub("(path)", text)
         text = _FRAME.sub(lambda found: f"{found[1]}{found[2]}#{self.frame(int(found[3], 0))}", text)
         return _HEXADECIMAL.sub(lambda found: self._address(found[0]), text)

@@ -15,8 +15,8 @@ from tracetool.where.maps import ancestors, maps
 from tracetool.where.once import once
 from tracetool.where.ranges import has
 
-#: Where x86-64 puts the stack: within 16 GiB of the end of user memory, more than any mapping comes near (arch/x86/mm/mmap.c,
-#: `mmap_base`, which leaves out `stack_maxrandom_size`); at its lowest, a stack of 8 MiB reaches down from there.
+#: Where x86-64 puts the stack: within 16 GiB of the end of user memory, more than mappings come near where addresses are randomised
+#: (arch/x86/mm/mmap.c, `mmap_base`, which leaves out `stack_maxrandom_size`); at its lowest, a stack of 8 MiB reaches down from there.
 STACK_FROM: Final = 0x7FFC_0000_0000 - (8 << 20)
 STACK_TO: Final = 0x8000_0000_0000
 
@@ -27,7 +27,8 @@ def areas(rows: pl.DataFrame, trace: Trace) -> pl.DataFrame:
     Returns:
         one row a row: `area` (`schema.AREAS`) and `file` (String: the path of the file that is mapped there; null: none, or not told).
 
-    heap: between the first and the last end of the heap that brk returned, or so in maps; stack: by its position, MAP_STACK, or so in maps.
+    heap: between the first and the last end of the heap that brk returned, or so in maps; stack: by MAP_STACK, or so in maps;
+    by its position, where neither a call nor a record says what is there.
     file and anonymous: by the last mmap call over the address (moved by mremap, gone by munmap); else by what the last page fault there
     said of its area, with perf's records or trace-cmd's lists of maps for its name; else by those alone. unknown: nothing tells. What a
     parent had when it forked, its child has.
@@ -54,10 +55,10 @@ def areas(rows: pl.DataFrame, trace: Trace) -> pl.DataFrame:
     area = (
         pl.when("in_heap")
         .then(pl.lit("heap"))
-        .when(pl.col("address").is_between(STACK_FROM, STACK_TO, closed="left"))
-        .then(pl.lit("stack"))
         .when(called)
         .then("area")
+        .when(pl.col("address").is_between(STACK_FROM, STACK_TO, closed="left") & pl.col("area").is_null())
+        .then(pl.lit("stack"))
         .when(says_otherwise)
         .then("faulted")
         .otherwise(pl.coalesce("area", "faulted", pl.lit("unknown")))

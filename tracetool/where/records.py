@@ -40,6 +40,7 @@ def records(trace: Trace) -> pl.DataFrame:
 def lists(trace: Trace) -> pl.DataFrame:
     """The maps of processes that trace-cmd listed (option PROCMAPS, when each ended), as ranges of the address space that it had last."""
     told = [(each.pid, begin, end, file) for each in trace.raw.metadata.maps for begin, end, file in each.maps if begin < end <= 1 << 57]
+    told = [each for each in told if 0 <= each[0] < 1 << 31]  # another number is that of no process
     if not told:
         return pl.DataFrame(schema=RANGE)
     rows = pl.DataFrame(told, schema={"pid": pl.Int32, "begin": pl.Int64, "until": pl.Int64, "name": pl.String}, orient="row")

@@ -23,8 +23,9 @@ NOT_RANDOMISED: Final = 0x5555_5555_4000
 @dataclass(frozen=True)
 class Symbols:
     """Functions of an ELF file, sorted: first address (as linked), length in bytes (0: up to the next), name. `base` is what is added to
-    them where it was loaded (0: not movable; None: not said), `segments` what of the file is loaded (offset, linked address, bytes), and
-    `runs` whether it is a program, not a library; `said`: the user gave the base, which then holds whatever the trace says.
+    them where it was loaded (0: not movable; None: not said), `segments` what of the file is loaded (offset, linked address, bytes), `code`
+    those of instructions, and `runs` whether it is a program, not a library; `said`: the user gave the base, which then holds whatever the
+    trace says.
     """
 
     path: str
@@ -35,6 +36,7 @@ class Symbols:
     segments: tuple[tuple[int, int, int], ...]
     runs: bool
     said: bool
+    code: tuple[tuple[int, int, int], ...] = ()
 
     @classmethod
     def of(cls, text: str) -> Symbols:
@@ -44,6 +46,7 @@ class Symbols:
             Unusable: the file is missing, no ELF file, or has no symbols; BASE is no number.
         """
         from elftools.common.exceptions import ELFError
+        from elftools.elf.constants import P_FLAGS
         from elftools.elf.elffile import ELFFile
 
         path, _, base = text.partition("@")
@@ -55,7 +58,8 @@ class Symbols:
                 movable = elf["e_type"] == "ET_DYN"
                 found = _functions(elf)
                 parts = [(each["p_type"], each["p_offset"], each["p_vaddr"], each["p_filesz"]) for each in elf.iter_segments()]
-        except (ELFError, UnicodeDecodeError, ValueError, KeyError) as error:
+                code = [bool(each["p_flags"] & P_FLAGS.PF_X) for each in elf.iter_segments()]
+        except (ELFError, UnicodeDecodeError, ValueError, KeyError, OSError) as error:
             raise Unusable(f"{path} is no ELF file that can be read: {error}") from error
         if not found:
             raise Unusable(f"{path} has no symbols of functions", hint="it may be stripped; name the unstripped program or its debug file")
@@ -69,6 +73,11 @@ class Symbols:
             tuple((offset, address, size) for kind, offset, address, size in parts if kind == "PT_LOAD"),
             any(kind == "PT_INTERP" for kind, *_ in parts),
             bool(base),
+            tuple(
+                (offset, address, size)
+                for (kind, offset, address, size), runs in zip(parts, code, strict=True)
+                if kind == "PT_LOAD" and runs
+            ),
         )
 
     @property
@@ -90,12 +99,15 @@ class Symbols:
         distance = ip - loaded - self.starts[at]
         if self.sizes[at] and distance >= self.sizes[at]:
             return None
+        # A function without a length reaches to the next one, and no further than the code does.
+        if self.code and not any(address <= ip - loaded < address + size for _, address, size in self.code):
+            return None
         return f"{self.names[at]}+{distance:#x}"
 
     def loaded_at(self, start: int, offset: int) -> int | None:
         """What is added to its addresses where `offset` of the file (bytes) is mapped at `start`; None: nothing of it is loaded there."""
-        for begins, address, size in self.segments:
-            # Mappings begin and end at whole pages.
+        # Mappings begin and end at whole pages, which code may share with what comes before it in the file.
+        for begins, address, size in self.code or self.segments:
             if begins - begins % schema.PAGE_SIZE <= offset < begins + size:
                 return start - (address + offset - begins)
         return None

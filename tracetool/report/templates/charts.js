@@ -115,7 +115,7 @@ function mapChart(model, selection, { narrow }) {
     const rows = points.t.flatMap((_, i) => (points.d[i] === d ? [i] : []));
     const look = DECISIONS[decision] ?? DECISIONS.undetermined;
     return {
-      type: "scatter", mode: "markers", name: decision, meta: decision, customdata: rows,
+      type: "scatter", mode: "markers", name: escaped(decision), meta: decision, customdata: rows,
       x: rows.map((i) => points.t[i]), y: rows.map((i) => place(points.v[i])),
       text: rows.map((i) => {
         const many = points.f[i] > 1 ? `<br>${counted(points.f[i], "decision")} here, to ${hexadecimal(points.w[i])}` : "";
@@ -139,7 +139,7 @@ function mapChart(model, selection, { narrow }) {
       yaxis: {
         ...lines(), showgrid: false, range: [0, 1], tickfont: { family: "ui-monospace, monospace", size: 11 },
         tickvals: named.map((region) => region.bottom + region.height / 2),
-        ticktext: named.map((region) => `${region.area}${narrow ? "" : ` ${hexadecimal(region.low)}`}`),
+        ticktext: named.map((region) => `${escaped(region.area)}${narrow ? "" : ` ${hexadecimal(region.low)}`}`),
       },
     }),
   };

@@ -44,7 +44,8 @@ function picksPoints(model) {
     const points = model.points[model.replays[selection.policy].points];
     const i = point.customdata;
     const page = { low: points.v[i], high: points.w[i] };
-    select({ page, ...familyOf(model, page) });
+    const pid = model.pids[points.p[i]] ?? null;
+    select({ page, pid, ...familyOf(model, page, pid) });
   });
   find("#plot-reasons").on("plotly_click", ({ points: [point] }) => select({ policy: point.pointNumber }));
   find("#plot-forks").on("plotly_click", ({ points: [point] }) => {

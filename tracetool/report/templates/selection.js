@@ -1,6 +1,6 @@
 // What is selected, the form that says and changes it, and the story of the page that belongs to it.
 
-const selection = { policy: 0, process: null, from: null, to: null, page: null, family: 0, spacing: "time" };
+const selection = { policy: 0, process: null, from: null, to: null, page: null, pid: null, family: 0, spacing: "time" };
 
 // One place where everything that follows the selection is told of it.
 const followers = [];
@@ -12,7 +12,7 @@ function select(change) {
   followers.forEach((follow) => follow());
 }
 
-const everything = { process: null, from: null, to: null, page: null };
+const everything = { process: null, from: null, to: null, page: null, pid: null };
 
 function chosenText(model) {
   const told = [];
@@ -48,7 +48,7 @@ function selectionForm(model, policies) {
     const page = pageOf(fields.page.value);
     select({
       policy: fields.policy.selectedIndex, process: fields.process.value === "" ? null : Number(fields.process.value),
-      from: number(fields.from), to: number(fields.to), page, ...familyOf(model, page),
+      from: number(fields.from), to: number(fields.to), page, pid: null, ...familyOf(model, page),
     });
   };
   form.addEventListener("change", read);
@@ -126,9 +126,10 @@ function followFindings(model, policies) {
 // --- the story of a page ---
 
 // The told family of a page: of its finding, if there is one.
-function familyOf(model, page) {
+function familyOf(model, page, pid = null) {
   if (!page) return {};
-  const found = model.families.all.map((family, n) => [family, n]).filter(([family]) => family.v >= page.low && family.v <= page.high);
+  const found = model.families.all.map((family, n) => [family, n]).filter(([family]) => (
+    family.v >= page.low && family.v <= page.high && (pid === null || family.pids.includes(pid))));
   const best = found.find(([family]) => family.findings.length && family.stories.some((story) => story.policy === policyName(model))) ?? found[0];
   return best ? { family: best[1] } : {};
 }
@@ -211,6 +212,6 @@ function storyForm(model) {
 function untold(model) {
   const family = model.families.all[selection.family];
   const { page } = selection;
-  if (!page || (family.v >= page.low && family.v <= page.high)) return "";
+  if (!page || (family.v >= page.low && family.v <= page.high && (selection.pid === null || family.pids.includes(selection.pid)))) return "";
   return ` The selected page ${hexadecimal(page.low)} is not told in this file: tracetool history TRACE --pid PID --address ${hexadecimal(page.low)}.`;
 }
