@@ -21,7 +21,7 @@ from tracetool.processes import RECORDERS
 from tracetool.progress import stage
 from tracetool.replay import OBSERVED, Replay
 from tracetool.rules import RULES, verdict
-from tracetool.stories import tell
+from tracetool.stories import lacking, settled, tell
 from tracetool.trace import Trace
 from tracetool.trace import open as open_trace
 
@@ -54,7 +54,8 @@ def analyse(trace: Trace | str | os.PathLike[str], policies: Iterable[Policy] | 
     with stage("applying the rules", events, "events"):
         found = with_fingerprints(pl.concat([found_in(trace, replay) for replay in replays]), replays, trace)
     with stage("telling stories", events, "events"):
-        stories = tell(replays, found)
+        lacks = lacking(trace)
+    stories = tuple(settled(story, lacks) for story in tell(replays, found))
     known = None
     if baseline:
         everything, found = found, baseline.new(found)

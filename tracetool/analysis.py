@@ -123,7 +123,8 @@ class Story:
     """One page family told as the mail tells it: A, B are address spaces (`owners`: letter -> "name pid"), P0, P1 pages.
 
     `pages` maps P0, P1... to what is known of the frame ("frame 0x299d", or "a frame that only this policy makes"); `outcome` says what the
-    holders of references see in the end, `safe` whether that is what the kernel owes them.
+    holders of references see in the end, `safe` whether that is what the kernel owes them; `settled` is False where nothing unsafe is in
+    the trace, but events that would show it cannot be: `outcome` then says what is lacking.
     """
 
     title: str
@@ -136,6 +137,12 @@ class Story:
     steps: tuple[Step, ...]
     outcome: str
     safe: bool
+    settled: bool = True
+
+    @property
+    def standing(self) -> Literal["clean", "defect", "inconclusive"]:
+        """As a verdict is called."""
+        return "defect" if not self.safe else "clean" if self.settled else "inconclusive"
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from tracetool.records import Record, records
 from tracetool.replay import OBSERVED, Replay
 from tracetool.rules import RULES
 from tracetool.rules.base import TRACED_RELEASES, outlasts, traced_releases
-from tracetool.stories import tell_page
+from tracetool.stories import lacking, settled, tell_page
 from tracetool.telling import Holding, Teller, Telling
 from tracetool.trace import Trace
 
@@ -136,7 +136,8 @@ class _Explainer:
         tellers = tell_page(replays, findings, finding["page_id"], self._act, self._parties(), MOST_ROWS)
         self._teller: Teller = tellers[-1]
         self._telling: Telling = tellers[-1].telling()
-        self._observed = tellers[0].telling().story if len(tellers) > 1 else None
+        self._lacks = lacking(trace)
+        self._observed = settled(tellers[0].telling().story, self._lacks) if len(tellers) > 1 else None
 
     def _found(self, rows: pl.DataFrame, page: str, *same: str) -> dict[str, Any] | None:
         """The row about the finding's page, and alike in those columns."""
@@ -160,7 +161,7 @@ class _Explainer:
 
     def explanation(self) -> Explanation:
         """All of it."""
-        finding, story = self._finding, self._telling.story
+        finding, story = self._finding, settled(self._telling.story, self._lacks)
         rule, cast = RULES[finding["rule"]], self._teller.cast(finding)
         roles = {row: self._role(row) for row in self._rows}
         page = self._telling.names.get(finding["page_id"])

@@ -7,6 +7,7 @@ which policies part, else the one with the most decisions. `tell_page` tells of 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -16,8 +17,10 @@ import polars as pl
 from tracetool.analysis import Story
 from tracetool.processes import RECORDERS
 from tracetool.replay import Replay
-from tracetool.rules.base import Evidence, held, traced_releases
+from tracetool.rules import RULES
+from tracetool.rules.base import Evidence, held, missing_events, traced_releases
 from tracetool.telling import Names, Teller, Telling, family, scope
+from tracetool.trace import Trace
 
 Ints = npt.NDArray[Any]
 
@@ -68,6 +71,20 @@ def _parted(replays: Sequence[Replay]) -> pl.Series:
         for replay in replays[1:]
     ]
     return pl.concat([pl.Series("page_before", [], dtype=pl.Int32), *parts])
+
+
+def lacking(trace: Trace) -> tuple[str, ...]:
+    """What a trace lacks so that no page of it can be called safe: events that tell of references and copies, and what was lost."""
+    missing = [f"the event {event}" for event in missing_events(RULES["missed-cow"], trace.raw.formats().keys())]
+    missing += ["the events that were lost"] if trace.raw.losses.num_rows else []
+    return (*missing, *(["records of faults that can be true"] if trace.history.events.implausible else []))
+
+
+def settled(story: Story, lacks: Sequence[str]) -> Story:
+    """The story as it may be called where the trace lacks that: what is unsafe stays so."""
+    if not story.safe or not lacks:
+        return story
+    return replace(story, settled=False, outcome=f"Nothing unsafe is in the trace, but it lacks {', '.join(lacks)}.")
 
 
 def tell(replays: Sequence[Replay], findings: pl.DataFrame) -> tuple[Story, ...]:

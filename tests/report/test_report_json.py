@@ -51,7 +51,7 @@ SHAPE: dict[str, Any] = {
         {
             "title": TEXT, "policy": TEXT, "address": TEXT, "owners": dict, "pages": dict, "stays": [STAY], "references": [HELD],
             "steps": [{"ts": NUMBER, "owner": TEXT, "act": TEXT, "page": TEXT, "text": TEXT, "evidence": EVIDENCE}],
-            "outcome": TEXT, "safe": bool,
+            "outcome": TEXT, "safe": bool, "settled": bool,
         }
     ],
 }  # fmt: skip

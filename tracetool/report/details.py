@@ -23,7 +23,7 @@ from tracetool.processes import RECORDERS
 from tracetool.replay import Replay
 from tracetool.report.neighbours import Neighbours, neighbours, together
 from tracetool.report.summary import OBSERVED, worst_first
-from tracetool.stories import tell_page
+from tracetool.stories import lacking, settled, tell_page
 from tracetool.trace import Trace
 
 #: Findings that are told, each as a story with a picture; page families that are told besides.
@@ -86,7 +86,7 @@ def gather(trace: Trace, analysis: Analysis, prices: Prices | None = None) -> De
         fork_stalls=fork_summary(fork_stalls(trace)),
         cow_stalls=cow_stalls(trace, trace.replay(OBSERVED), times, prices, made_on),
         told=told,
-        families=tuple(_families(analysis, [e.observed or e.story for e in told.values()])),
+        families=tuple(_families(trace, analysis, [e.observed or e.story for e in told.values()])),
     )
 
 
@@ -133,17 +133,18 @@ def _everything(analysis: Analysis) -> pl.DataFrame:
     return known.everything if known is not None and known.everything is not None else analysis.findings
 
 
-def _families(analysis: Analysis, known: Iterable[Story]) -> Iterator[tuple[Story, ...]]:
+def _families(trace: Trace, analysis: Analysis, known: Iterable[Story]) -> Iterator[tuple[Story, ...]]:
     """The families with most decisions, but for those that are told already."""
     replays = list(analysis.replays.values())
     if not replays:
         return
     told_already = {_place(story) for story in (*analysis.stories, *known)}
     most = _most(analysis, FAMILIES_TOLD)
+    lacks = lacking(trace)
     # Some turn out to be known only once they are told.
     for page, event, mm in _busiest(replays[0], 2 * most):
         tellers = tell_page(replays, _everything(analysis), page, event, [mm], ROWS_TOLD)
-        stories = tuple(teller.telling().story for teller in tellers)
+        stories = tuple(settled(teller.telling().story, lacks) for teller in tellers)
         if _place(stories[0]) in told_already or not stories[0].steps:
             continue
         told_already.add(_place(stories[0]))

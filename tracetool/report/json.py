@@ -90,6 +90,7 @@ def _story(analysis: Analysis, story: Story) -> dict[str, Any]:
         "steps": [_step(analysis, step) for step in story.steps],
         "outcome": story.outcome,
         "safe": story.safe,
+        "settled": story.settled,
     }
 
 

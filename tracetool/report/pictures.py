@@ -351,6 +351,7 @@ class _Lineage:
         return {
             "policy": story.policy,
             "safe": story.safe,
+            "standing": story.standing,
             "outcome": printable(story.outcome),
             "pages": [[page, printable(what)] for page, what in story.pages.items()],
             "colours": {page: n % storyline.COLOURS for n, page in enumerate(storyline.page_names(stories))},

@@ -12,7 +12,7 @@ from tracetool.foreign import printable
 from tracetool.policies import POLICIES
 from tracetool.report import storyline, summary
 from tracetool.report.neighbours import Neighbours, neighbours, together
-from tracetool.report.terminal import PLAIN_WIDTH, SHAPES, STYLES, console, count, folded, in_ascii, line, plain, written
+from tracetool.report.terminal import CALLED, PLAIN_WIDTH, SHAPES, STYLES, console, count, folded, in_ascii, line, plain, written
 from tracetool.report.words import counted, duration, since, size
 from tracetool.schema import PAGE_SIZE
 
@@ -173,8 +173,8 @@ class _Screen:
         story = self._analysis.stories[-1]
         under = "as recorded" if story.policy == summary.OBSERVED else f"under {story.policy}"
         title = f"{story.title}, {under}: {storyline.owners(story, 4)}; address {story.address:#x}"
-        outcome = SHAPES["clean" if story.safe else "defect"], STYLES["clean" if story.safe else "defect"]
-        told = f"{outcome[0]} {'safe' if story.safe else 'UNSAFE'}. {story.outcome}"
+        outcome = SHAPES[story.standing], STYLES[story.standing]
+        told = f"{outcome[0]} {CALLED[story.standing]}. {story.outcome}"
         last = self._folded(told, 2, outcome[1], lead="    ", head="  ")
         lines = [line(""), *self._folded(title, 2, "bold")]
         room = min(left - len(lines) - len(last), 2 * _STEPS)

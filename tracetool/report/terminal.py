@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 STYLES: Final = {"defect": "bold red", "possible": "yellow", "inconclusive": "yellow", "clean": "green", "info": ""}
 #: A word is never alone in telling what is wrong, nor is a colour: each has its shape.
 SHAPES: Final = {"defect": "✖", "possible": "▲", "inconclusive": "▲", "clean": "✔", "info": "•"}
+#: What a story comes to.
+CALLED: Final = {"clean": "safe", "defect": "UNSAFE", "inconclusive": "not settled"}
 #: What pipes and files get: as wide as most terminals are, and always the same.
 PLAIN_WIDTH: Final = 100
 _WIDEST, _NARROWEST = 120, 40

@@ -11,7 +11,7 @@ from tracetool.foreign import printable
 from tracetool.outcomes import OLDER
 from tracetool.report import storyline, summary
 from tracetool.report.neighbours import Neighbours, neighbours, together
-from tracetool.report.terminal import STYLES, console, count, hanging, line, plain, written
+from tracetool.report.terminal import CALLED, STYLES, console, count, hanging, line, plain, written
 from tracetool.report.words import counted, duration, hexadecimal, since, size
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ def _steps(steps: tuple[Step, ...], limit: int, analysis: Analysis, story: Story
 
 
 def _outcome(story: Story, prefix: str) -> Table:
-    return hanging("  => ", f"{prefix}{'safe' if story.safe else 'UNSAFE'}. {story.outcome}", STYLES["clean" if story.safe else "defect"])
+    return hanging("  => ", f"{prefix}{CALLED[story.standing]}. {story.outcome}", STYLES[story.standing])
 
 
 def _findings(analysis: Analysis) -> Iterator[RenderableType]:

@@ -1,5 +1,7 @@
 // What is selected, the form that says and changes it, and the story of the page that belongs to it.
 
+const STANDINGS = { clean: "✔ safe", defect: "✖ unsafe", inconclusive: "▲ not settled" };
+const CLASSES = { clean: "clean", defect: "defect", inconclusive: "doubt" };
 const selection = { policy: 0, process: null, from: null, to: null, page: null, pid: null, family: 0, spacing: "time" };
 
 // One place where everything that follows the selection is told of it.
@@ -149,7 +151,7 @@ function coloured(text, colours) {
 
 function toldStory(story) {
   const heading = make("h4", `${story.policy}: `);
-  heading.append(make("span", story.safe ? "✔ safe" : "✖ unsafe", { class: `badge ${story.safe ? "clean" : "defect"}` }));
+  heading.append(make("span", STANDINGS[story.standing], { class: `badge ${CLASSES[story.standing]}` }));
   const steps = make("ol", "", { class: "steps" });
   steps.append(...story.steps.map((step) => {
     const item = make("li", "", step.danger ? { class: "unsafe" } : {});
@@ -160,7 +162,7 @@ function toldStory(story) {
   }));
   const pages = make("p", "", { class: "pages" });
   story.pages.forEach(([page, what], n) => pages.append(n ? "; " : "", ...coloured(page, story.colours), ` ${what}`));
-  const found = [heading, make("p", story.outcome, { class: `outcome ${story.safe ? "clean" : "defect"}` }), steps, pages];
+  const found = [heading, make("p", story.outcome, { class: `outcome ${CLASSES[story.standing]}` }), steps, pages];
   return story.left_out ? [...found, make("p", `Here and in the picture: ${story.left_out}.`)] : found;
 }
 
@@ -193,7 +195,7 @@ function storyForm(model) {
       const none = selection.page && (family.v < selection.page.low || family.v > selection.page.high);
       find("#family").textContent = none ? "" : `Address ${family.address}; ${family.who}.`;
       policies.replaceChildren(make("legend", "Policy"), ...family.stories.map((each) => (
-        radio("policy", model.policies.indexOf(each.policy), `${each.policy} ${each.safe ? "✔ safe" : "✖ unsafe"}`, false))));
+        radio("policy", model.policies.indexOf(each.policy), `${each.policy} ${STANDINGS[each.standing]}`, false))));
     }
     findAll("input", policies).forEach((input) => { input.checked = model.policies[Number(input.value)] === story.policy; });
     findAll('input[name="spacing"]', controls).forEach((input) => { input.checked = input.value === selection.spacing; });
