@@ -36,7 +36,5 @@ def test_without_an_event_of_gup_it_is_not_settled() -> None:
     assert "✔ safe</span>" not in page
     for told in (text.render(analysis), screen.render(analysis), page):
         assert "No reference was held" not in told
-    assert "not settled. Nothing unsafe is in the trace, but it lacks the event gup, the event gup_fast." in " ".join(
-        text.render(analysis).split()
-    )
+    assert "not settled. Nothing unsafe is in the trace, but it lacks the event gup_fast." in " ".join(text.render(analysis).split())
     assert not any(story["settled"] for story in json.to_dict(analysis)["stories"])
