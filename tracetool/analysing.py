@@ -9,18 +9,17 @@ from typing import Final
 
 import polars as pl
 
-from tracetool.analysis import Analysis, Coverage, Known, PolicyResult, Verdict
+from tracetool.analysis import Analysis, Coverage, Known, PolicyResult
 from tracetool.baseline import Baseline
 from tracetool.costs import SHARES_MOST, Cost, cost
 from tracetool.fingerprints import with_fingerprints
 from tracetool.judging import found as found_in
-from tracetool.judging import traced
+from tracetool.judging import traced, verdicts
 from tracetool.policies import POLICIES, Policy, policy
 from tracetool.probes import BY_EVENT
 from tracetool.processes import RECORDERS
 from tracetool.progress import stage
-from tracetool.replay import OBSERVED, Replay
-from tracetool.rules import RULES, verdict
+from tracetool.replay import OBSERVED
 from tracetool.stories import lacking, settled, tell
 from tracetool.trace import Trace
 from tracetool.trace import open as open_trace
@@ -55,7 +54,7 @@ def analyse(trace: Trace | str | os.PathLike[str], policies: Iterable[Policy] | 
         found = with_fingerprints(pl.concat([found_in(trace, replay) for replay in replays]), replays, trace)
     with stage("telling stories", events, "events"):
         lacks = lacking(trace)
-    stories = tuple(settled(story, lacks) for story in tell(replays, found))
+        stories = tuple(settled(story, lacks) for story in tell(replays, found))
     known = None
     if baseline:
         everything, found = found, baseline.new(found)
@@ -69,7 +68,7 @@ def analyse(trace: Trace | str | os.PathLike[str], policies: Iterable[Policy] | 
         coverage=_coverage(trace),
         observed={name: getattr(costs[OBSERVED], name) for name in _OBSERVED},
         policies=_results(trace, asked, costs),
-        verdicts=_verdicts(trace, replays, found),
+        verdicts=tuple(verdict for replay in replays for verdict in verdicts(trace, replay, found)),
         findings=found,
         evidence=trace.history.events.evidence(rows),
         stories=stories,
@@ -114,21 +113,6 @@ def _names(trace: Trace) -> tuple[str, ...]:
         if renamed is not None and trace.raw.counts().get("task_rename") and any(each.name == field for each in renamed.fields):
             named |= {str(name) for name in trace.raw.table("task_rename", [field])[field].to_pylist() if name}
     return tuple(sorted(filter(None, named)))
-
-
-def _verdicts(trace: Trace, replays: Sequence[Replay], found: pl.DataFrame) -> tuple[Verdict, ...]:
-    unknown = replays[0].undetermined
-    undetermined = unknown.filter(~pl.col("comm").is_in(RECORDERS)).height
-    available = trace.raw.formats().keys()
-    lost = trace.raw.losses.num_rows > 0
-    implausible = trace.history.events.implausible
-    verdicts = []
-    for replay in replays:
-        for rule in RULES.values():
-            cases = found.filter(pl.col("policy") == replay.policy, pl.col("rule") == rule.name)
-            said, missing = verdict(rule, cases, available, lost=lost, undetermined=undetermined, implausible=implausible)
-            verdicts.append(Verdict(rule.name, replay.policy, said, missing))
-    return tuple(verdicts)
 
 
 def _coverage(trace: Trace) -> Coverage:

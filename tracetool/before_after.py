@@ -19,18 +19,17 @@ import polars as pl
 
 from tracetool import schema
 from tracetool.analysis import Kernel, TraceInfo, Verdict
-from tracetool.costs.attribution import COPIES, decisions
+from tracetool.costs.attribution import decisions
 from tracetool.costs.forks import forks
 from tracetool.costs.prices import Prices, load
 from tracetool.costs.timing import CopyPrice, Source, fault_times, hardware, price, timeline
 from tracetool.errors import Unanswerable, Unusable
 from tracetool.fingerprints import with_fingerprints
 from tracetool.intervals import differences
-from tracetool.judging import found, traced
+from tracetool.judging import found, traced, verdicts
 from tracetool.policies import Policy, chosen
-from tracetool.processes import RECORDERS
 from tracetool.replay import OBSERVED, Replay
-from tracetool.rules import RULES, verdict
+from tracetool.rules import RULES
 from tracetool.rules.base import missing_events
 from tracetool.trace import Trace
 from tracetool.trace import open as open_trace
@@ -189,7 +188,7 @@ def _run(source: Trace | str | os.PathLike[str], policy: Policy | None, prices: 
         .agg(count=pl.len()),
         unseen=int(rows.filter(pl.col("decision") == "unseen")["pages"].sum()),
         price=price(fault_times(trace, line), prices, hardware(trace, line)),
-        verdicts=tuple(_verdicts(trace, replay, findings)),
+        verdicts=tuple(verdicts(trace, replay, findings)),
         missing=tuple(dict.fromkeys(event for rule in RULES.values() for event in missing_events(rule, trace.raw.formats().keys()))),
         gaps=trace.raw.losses.num_rows,
         lacks=frozenset(_lacks(trace, counts, findings)),
@@ -204,16 +203,6 @@ def _counts(trace: Trace, replay: Replay) -> pl.DataFrame:
     rows = decisions(trace, replay)
     keyed = rows.with_columns(_program(), call_sites(rows["event"], trace), pl.col("area").cast(pl.String))
     return keyed.group_by(*KEYS, "decision", "because").agg(pl.col("pages").sum(), decisions=pl.len().cast(pl.Int64))
-
-
-def _verdicts(trace: Trace, replay: Replay, findings: pl.DataFrame) -> Iterable[Verdict]:
-    """As `analysing` gives them: what the recorder itself did is not judged."""
-    unknown = trace.replay(OBSERVED).undetermined.filter(~pl.col("comm").is_in(RECORDERS)).height
-    available, lost = trace.raw.formats().keys(), trace.raw.losses.num_rows > 0
-    for rule in RULES.values():
-        cases = findings.filter(pl.col("rule") == rule.name)
-        said, missing = verdict(rule, cases, available, lost=lost, undetermined=unknown, implausible=trace.history.events.implausible)
-        yield Verdict(rule.name, replay.policy, said, missing)
 
 
 def _lacks(trace: Trace, counts: pl.DataFrame, findings: pl.DataFrame) -> Iterable[str]:
@@ -264,7 +253,7 @@ def _long(run: Run, number: int, told: Iterable[str], copy_ns: float, divisor: f
     factors = {"copied_pages": 1.0, "copied_bytes": float(schema.PAGE_SIZE), "copied_ns": copy_ns}
     counts = _merged(run.counts, told).with_columns(quantity=pl.col("decision").replace_strict(_QUANTITIES))
     any_reason = pl.lit(None, pl.String).alias("because")
-    copied = counts.filter(pl.col("decision").is_in(COPIES))
+    copied = counts.filter(pl.col("decision").is_in(schema.COPIES))
     fine = pl.concat(
         [
             counts.select(*KEYS, "quantity", "because", value="pages"),

@@ -17,11 +17,10 @@ from tracetool.costs.stalls import cow_stalls, fork_stalls, fork_summary, thread
 from tracetool.costs.timing import CopyPrice, FaultTimes, Hardware, fault_times, hardware, price, timeline
 from tracetool.policies import KERNEL, Policy, policy
 from tracetool.replay import OBSERVED, Replay
-from tracetool.schema import PAGE_SIZE
+from tracetool.schema import COPIES, PAGE_SIZE
 from tracetool.trace import Trace
 from tracetool.where.symbols import Programs
 
-_COPIES: Final = ("copy", "early-copy", "unshare")
 #: Copies that take an entry away that other CPUs may hold; a copy of fork is for the child, whose memory no CPU uses yet.
 _FLUSH: Final = ("copy", "unshare")
 
@@ -149,7 +148,7 @@ def _of_replay(trace: Trace, replay: Replay, prices: Prices, symbols: Programs |
         cost=cost(replay),
         memory=memory(replay),
         shootdowns=_shootdowns(replay.fault_rows, trace, prices),
-        unasked=int(replay.undetermined.filter(pl.col("decision").is_in(list(_COPIES)))["pages"].sum()),
+        unasked=int(replay.undetermined.filter(pl.col("decision").is_in(list(COPIES)))["pages"].sum()),
         unasked_shootdowns=_shootdowns(replay.undetermined, trace, prices),
         rows=rows,
         forks=by_fork(rows, table),

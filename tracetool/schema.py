@@ -140,6 +140,8 @@ REFERENCES: Final[Table] = {
 }
 
 DECISIONS: Final = ("copy", "reuse", "zero-fill", "early-copy", "unshare", "split", "in-place", "undetermined", "none", "unseen")
+#: Those that copy a page.
+COPIES: Final = ("copy", "early-copy", "unshare")
 REASONS: Final = (
     "unknown", "another-mapping", "reference", "swap-cache", "lru-batch", "ksm", "exclusive", "sole-owner", "lock",
     "not-anonymous", "zero-page", "pinned-at-fork", "writable", "large-page", "unmapping",

@@ -17,8 +17,8 @@ import polars as pl
 from tracetool.analysis import Story
 from tracetool.processes import RECORDERS
 from tracetool.replay import Replay
-from tracetool.rules import RULES
-from tracetool.rules.base import Evidence, held, missing_events, traced_releases
+from tracetool.rules import RULES, base
+from tracetool.rules.base import Evidence, held, traced_releases
 from tracetool.telling import Names, Teller, Telling, family, scope
 from tracetool.trace import Trace
 
@@ -75,9 +75,13 @@ def _parted(replays: Sequence[Replay]) -> pl.Series:
 
 def lacking(trace: Trace) -> tuple[str, ...]:
     """What a trace lacks so that no page of it can be called safe: events that tell of references and copies, and what was lost."""
-    missing = [f"the event {event}" for event in missing_events(RULES["missed-cow"], trace.raw.formats().keys())]
-    missing += ["the events that were lost"] if trace.raw.losses.num_rows else []
-    return (*missing, *(["records of faults that can be true"] if trace.history.events.implausible else []))
+    missing = base.lacking(
+        RULES["missed-cow"],
+        trace.raw.formats().keys(),
+        lost=trace.raw.losses.num_rows > 0,
+        implausible=trace.history.events.implausible,
+    )
+    return tuple(missing)
 
 
 def settled(story: Story, lacks: Sequence[str]) -> Story:

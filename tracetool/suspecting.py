@@ -39,7 +39,6 @@ RULED_OUT: Final = "ruled out"
 _FRESH: Final = ("touch", "zero-page", "zero-fill", "fork", "early-copy", "move", "before-trace")
 #: What a copy can be made of besides an anonymous page that the trace knows.
 _SOURCES: Final = ("not-anonymous", "zero-page")
-_COPIES: Final = ("copy", "early-copy", "unshare")
 #: Pages of which the whole lifeline is told: the last ones.
 MOST_PAGES: Final = 32
 #: Addresses that an error names.
@@ -364,7 +363,7 @@ class _Suspect:
 
 def _with_sources(replay: Replay, pages: Sequence[int]) -> list[int]:
     """Pages and what they were copied from, the oldest first."""
-    copies = replay.fault_rows.filter(pl.col("decision").is_in(_COPIES)).select("page_before", "page_after").drop_nulls()
+    copies = replay.fault_rows.filter(pl.col("decision").is_in(schema.COPIES)).select("page_before", "page_after").drop_nulls()
     before, after = copies["page_before"].to_numpy(), copies["page_after"].to_numpy()
     source = np.full(1 + max(replay.history.pages, int(after.max(initial=0))), -1, np.int64)
     source[after] = before

@@ -8,13 +8,13 @@ import polars as pl
 
 from tracetool.costs.forks import fork_of, forks
 from tracetool.replay import Replay
+from tracetool.schema import COPIES
 from tracetool.trace import Trace
 from tracetool.where.areas import areas
 from tracetool.where.sites import instructions
 from tracetool.where.symbols import Programs
 
-#: Decisions that copy a page, and all that are counted.
-COPIES: Final = ("copy", "early-copy", "unshare")
+#: All decisions that are counted.
 _COUNTED: Final = (*COPIES, "reuse", "zero-fill", "split", "undetermined")
 #: What forces a copy for good, and what only by the way.
 _NEEDED_AS: Final = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -15,8 +15,6 @@ from tracetool.replay import OBSERVED, Replay
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-_COPIES: Final = ("copy", "early-copy", "unshare")
 
 
 def costs_table(observed: Mapping[str, int], policies: Sequence[Any], replays: Mapping[str, Replay]) -> pl.DataFrame:
@@ -40,7 +38,7 @@ def _of_observed(policies: Sequence[Any], replays: Mapping[str, Replay]) -> dict
         return {}
     own, base = cost(replay), _base(replays)
     # No policy can be asked about pages older than the trace: the observed copies of such are not compared.
-    unasked = replay.undetermined.filter(pl.col("decision").is_in(list(_COPIES)))["pages"].sum()
+    unasked = replay.undetermined.filter(pl.col("decision").is_in(list(schema.COPIES)))["pages"].sum()
     extra = own.copied_pages - base.copied_pages - int(unasked)
     priced = next((each for each in policies if each.extra_copies), None)
     price = priced.extra_ns / priced.extra_copies if priced else prices.load(None).extra_copy.value_ns

@@ -23,7 +23,7 @@ from tracetool.analysing import analyse
 from tracetool.analysis import Analysis
 from tracetool.errors import TraceError
 from tracetool.export.files import whole
-from tracetool.export.tables import about, meaning, of_analysis, of_replay, of_trace
+from tracetool.export.tables import OF_REPLAY, about, meaning, of_analysis, of_replay, of_trace
 from tracetool.policies import Policy
 from tracetool.trace import Trace
 from tracetool_parsers import RawTrace, UnknownEvent
@@ -129,7 +129,7 @@ def _write(database: _Database, trace: Trace, analysis: Analysis, names: Sequenc
     for named in of_trace(trace):
         database.add(named.name, _comments(named.name), [named.frame], row=_ROW_OF.get(named.name))
     replays = {policy: list(of_replay(replay)) for policy, replay in analysis.replays.items()}
-    for number, name in enumerate(("ownership", "references", "faults")):
+    for number, name in enumerate(OF_REPLAY):
         frames = [tables[number].frame.select(pl.lit(policy).alias("policy"), pl.all()) for policy, tables in replays.items()]
         database.add(name, {"policy": _POLICY, **_comments(name)}, frames)
     for named in of_analysis(analysis):

@@ -39,7 +39,8 @@ SORTED_BY: Final[Mapping[str, str]] = {
 }
 
 
-_OF_REPLAY: Final = ("ownership", "references", "faults")
+#: The tables of which every replay has its own.
+OF_REPLAY: Final = ("ownership", "references", "faults")
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def of_trace(trace: Trace) -> Iterator[Named]:
 
 def of_replay(replay: Replay) -> Iterator[Named]:
     """The tables of one replay: ownership, references, faults."""
-    for name in _OF_REPLAY:
+    for name in OF_REPLAY:
         frame: pl.LazyFrame = getattr(replay, name)
         yield Named(name, _sorted(name, frame.collect()), replay.policy)
 
@@ -126,7 +127,7 @@ def write_folder(trace: Trace, analysis: Analysis, folder: str | os.PathLike[str
 
 def _clear(folder: Path) -> None:
     for of_a_replay in filter(Path.is_dir, folder.iterdir() if folder.is_dir() else ()):
-        for name in _OF_REPLAY:
+        for name in OF_REPLAY:
             (of_a_replay / f"{name}.parquet").unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # something else is in it
             of_a_replay.rmdir()

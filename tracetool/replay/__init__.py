@@ -144,9 +144,7 @@ class Replay:
     @functools.cached_property
     def family_of_page(self) -> Ints:
         """For each page the page that its family began with: copies followed back to their source."""
-        copies = self.fault_rows.filter(pl.col("decision").is_in(["copy", "early-copy", "unshare"])).drop_nulls(
-            ["page_before", "page_after"]
-        )
+        copies = self.fault_rows.filter(pl.col("decision").is_in(list(schema.COPIES))).drop_nulls(["page_before", "page_after"])
         before, after = copies["page_before"].to_numpy(), copies["page_after"].to_numpy()
         parent = np.arange(1 + max(self.history.pages, int(after.max(initial=0))))
         parent[after] = before

@@ -318,7 +318,6 @@ class _Lineage:
         self._analysis = analysis
         self._details = details
         self._figures = Shared()
-        self._length = analysis.trace.to_ns - analysis.trace.from_ns
 
     def told(self) -> dict[str, Any]:
         families = [self._family(each) for each in _families(self._analysis, self._details)]
@@ -326,7 +325,6 @@ class _Lineage:
 
     def _family(self, family: _Family) -> dict[str, Any]:
         stories = tuple(family.stories.values())
-        begin, _ = storyline.span(stories)
         first = stories[0]
         pids = {int(pid) for story in stories for name in story.owners.values() if (pid := name.rpartition(" ")[2]).isdecimal()}
         shown = next((n for n, s in enumerate(stories) if not s.safe), list(family.stories).index(family.policy))
@@ -338,7 +336,6 @@ class _Lineage:
             "who": storyline.owners(first),
             "v": first.address >> PAGE_SHIFT,
             "pids": sorted(pids),
-            "from": (begin - self._analysis.trace.from_ns) / time_unit(self._length)[1],
             "spacing": spacing(stories),
             "shown": shown,
             "stories": [self._story(story, stories) for story in stories],

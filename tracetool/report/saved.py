@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
+import itertools
 import json
 import re
 import shutil
@@ -52,19 +53,18 @@ def save(folder: Path, analysis: Analysis, details: Details, command: str) -> No
     elif inside.exists():
         shutil.rmtree(inside)
     inside.mkdir(parents=True)
-    tables: list[bytes] = []
+    numbers = itertools.count(1)
 
     def plain(value: Any) -> Any:
         if isinstance(value, np.ndarray):
             return value.tolist()
         if not isinstance(value, pl.DataFrame):
             raise TypeError(f"{type(value).__name__} cannot be saved")
-        content = io.BytesIO()
-        value.write_parquet(content)
-        tables.append(content.getvalue())
-        name = f"table-{len(tables)}.parquet"
-        (inside / name).write_bytes(tables[-1])
-        return {"table": name, "sha256": hashlib.sha256(tables[-1]).hexdigest()}
+        written = io.BytesIO()
+        value.write_parquet(written)
+        content, name = written.getvalue(), f"table-{next(numbers)}.parquet"
+        (inside / name).write_bytes(content)
+        return {"table": name, "sha256": hashlib.sha256(content).hexdigest()}
 
     whole = Saved(VERSION, command, replace(analysis, replays={}, recorded=None), details)
     # The json module keeps names that are no Unicode (lone surrogates), which msgspec's own encoder refuses.

@@ -150,6 +150,18 @@ def missing_events(rule: Rule, available: Collection[str]) -> list[str]:
     return [event for event in rule.needs if event not in available]
 
 
+def lacking(rule: Rule, available: Collection[str], *, lost: bool, implausible: int) -> list[str]:
+    """What a trace lacks as a whole, so that a page of it cannot be called clean: events that the rule needs (`available`: those that the
+    trace has a format of), what was lost, and what cannot be true (`implausible`: how many records).
+    """
+    missing = [f"the event {event}" for event in missing_events(rule, available)]
+    if lost:
+        missing.append("the events that were lost")
+    if implausible:
+        missing.append(f"records of faults that can be true ({implausible:,} cannot)")
+    return missing
+
+
 def verdict(
     rule: Rule, found: pl.DataFrame, available: Collection[str], *, lost: bool, undetermined: int, implausible: int = 0
 ) -> tuple[Literal["defect", "clean", "inconclusive"], tuple[str, ...]]:
@@ -162,11 +174,7 @@ def verdict(
     defects = found.filter(pl.col("severity") == "defect")
     if defects.filter(pl.col("certainty") == "certain").height:
         return "defect", ()
-    missing = [f"the event {event}" for event in missing_events(rule, available)]
-    if lost:
-        missing.append("the events that were lost")
-    if implausible:
-        missing.append(f"records of faults that can be true ({implausible:,} cannot)")
+    missing = lacking(rule, available, lost=lost, implausible=implausible)
     if undetermined:
         missing.append(f"what was before it (pages older than the trace: {undetermined:,} decisions)")
     if defects.height:

@@ -192,8 +192,6 @@ function storyForm(model) {
       if (shown >= 0) selection.spacing = family.spacing;
       shown = selection.family;
       choice.value = shown;
-      const none = selection.page && (family.v < selection.page.low || family.v > selection.page.high);
-      find("#family").textContent = none ? "" : `Address ${family.address}; ${family.who}.`;
       policies.replaceChildren(make("legend", "Policy"), ...family.stories.map((each) => (
         radio("policy", model.policies.indexOf(each.policy), `${each.policy} ${STANDINGS[each.standing]}`, false))));
     }
